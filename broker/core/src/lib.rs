@@ -1,1 +1,10 @@
-//! .
+//! The rules of messaging as pure state machines: what a message is, where it is routed, who receives it and
+//! what must be remembered.
+//!
+//! This crate owns the catalogue, the shards with their queues, and the traits that a store and a protocol
+//! implement. It must not know sockets, disks, clocks or any wire format: time is an argument, storage is a trait,
+//! and a protocol hands over bytes with the places of their pieces.
+
+pub mod message;
+pub mod store;
+pub mod value;
