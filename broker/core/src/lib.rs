@@ -5,6 +5,9 @@
 //! implement. It must not know sockets, disks, clocks or any wire format: time is an argument, storage is a trait,
 //! and a protocol hands over bytes with the places of their pieces.
 
+pub mod access;
+pub mod alarms;
+pub mod counters;
 pub mod message;
 pub mod store;
 pub mod value;
