@@ -1,1 +1,3 @@
-//! .
+//! AMQP 0-9-1, sans I/O.
+
+pub mod codec;

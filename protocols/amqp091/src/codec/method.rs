@@ -1,0 +1,5 @@
+//! The methods that a client may send.
+
+mod hot;
+
+pub use hot::{Acknowledgement, Get, PublishArgs, ack, get, nack, publish, reject};
