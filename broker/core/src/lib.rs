@@ -7,7 +7,18 @@
 
 pub mod access;
 pub mod alarms;
+pub mod consumer;
 pub mod counters;
+pub mod definition;
+pub mod delivery;
+pub mod effect;
+pub mod exchange;
 pub mod message;
+pub mod queue;
+pub mod ready;
+pub mod refusal;
+pub mod shard;
 pub mod store;
+pub mod topic;
+pub mod upkeep;
 pub mod value;

@@ -224,7 +224,11 @@ pub trait Journal: Send + Sync {
     /// that serves sockets. `each` gets the place in `positions`.
     ///
     /// A record that cannot be read or fails its checksum yields an error for that one only.
-    fn read(&self, positions: &[Position], each: &mut dyn FnMut(usize, Result<Message, StoreError>));
+    fn read(
+        &self,
+        positions: &[Position],
+        each: &mut dyn FnMut(usize, Result<Message, StoreError>),
+    );
 
     /// Whether publishers may go on.
     fn space(&self) -> Space;
@@ -253,7 +257,9 @@ pub enum StoreError {
         what: Arc<str>,
     },
     /// The data folder was written by a newer version.
-    #[error("the data folder has format {found}, this version reads up to {known}: run a newer portolan")]
+    #[error(
+        "the data folder has format {found}, this version reads up to {known}: run a newer portolan"
+    )]
     TooNew {
         /// The folder's format.
         found: u32,

@@ -1,0 +1,334 @@
+//! An exchange: how its type turns a routing key and headers into the destinations that are bound to it.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::refusal::Refusal;
+use crate::store::QueueId;
+use crate::topic::TopicTrie;
+use crate::value::{Table, Value};
+
+/// The queue's place: which shard, which slot there, and its id, which tells whether the slot still holds it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct QueueTarget {
+    /// The queue.
+    pub id: QueueId,
+    /// Its shard.
+    pub shard: u32,
+    /// Its slot there.
+    pub slot: u32,
+}
+
+/// What a binding leads to.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Destination {
+    /// A queue.
+    Queue(QueueTarget),
+    /// Another exchange of the vhost.
+    Exchange(Arc<str>),
+}
+
+/// Destinations with how many bindings lead to each.
+#[derive(Clone, Default)]
+pub struct Targets(imbl::OrdMap<Destination, u32>);
+
+impl Targets {
+    /// One more binding leads to `destination`.
+    pub fn add(&mut self, destination: Destination) {
+        *self.0.entry(destination).or_insert(0) += 1;
+    }
+
+    /// One binding less leads to `destination`.
+    pub fn remove(&mut self, destination: &Destination) {
+        match self.0.get_mut(destination) {
+            Some(count) if *count > 1 => *count -= 1,
+            Some(_) => drop(self.0.remove(destination)),
+            None => {}
+        }
+    }
+
+    /// No binding leads anywhere.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The destinations.
+    pub fn iter(&self) -> impl Iterator<Item = &Destination> {
+        self.0.keys()
+    }
+}
+
+/// How an exchange routes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ExchangeKind {
+    /// Keys equal byte by byte.
+    Direct,
+    /// Everything to everyone.
+    Fanout,
+    /// Patterns of words.
+    Topic,
+    /// Header values.
+    Headers,
+}
+
+impl ExchangeKind {
+    /// The type of that name.
+    ///
+    /// # Errors
+    /// [`Refusal::ExchangeType`] when there is none.
+    pub fn parse(name: &str) -> Result<Self, Refusal> {
+        Ok(match name {
+            "direct" => Self::Direct,
+            "fanout" => Self::Fanout,
+            "topic" => Self::Topic,
+            "headers" => Self::Headers,
+            other => return Err(Refusal::ExchangeType(other.to_owned())),
+        })
+    }
+
+    /// The type's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::Fanout => "fanout",
+            Self::Topic => "topic",
+            Self::Headers => "headers",
+        }
+    }
+}
+
+/// What a client declares an exchange to be.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ExchangeDefinition {
+    /// How it routes.
+    pub kind: ExchangeKind,
+    /// Survives a restart.
+    pub durable: bool,
+    /// Goes when its last binding as a source goes.
+    pub auto_delete: bool,
+    /// Takes messages from other exchanges only.
+    pub internal: bool,
+    /// As declared.
+    pub arguments: Table,
+}
+
+impl ExchangeDefinition {
+    /// Where messages go that match no binding.
+    pub fn alternate(&self) -> Option<&str> {
+        self.arguments
+            .get("alternate-exchange")
+            .and_then(Value::as_text)
+    }
+}
+
+/// What a headers binding asks of a message.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HeaderRule {
+    all: bool,
+    wanted: Vec<(Arc<str>, Value)>,
+}
+
+impl HeaderRule {
+    /// Reads a binding's arguments.
+    ///
+    /// # Errors
+    /// [`Refusal::MatchValue`] for an `x-match` that is none of the four words.
+    pub fn parse(arguments: &Table) -> Result<Self, Refusal> {
+        let (all, with_x) = match arguments.get("x-match") {
+            None => (true, false),
+            Some(value) => match value.as_text() {
+                Some("all") => (true, false),
+                Some("any") => (false, false),
+                Some("all-with-x") => (true, true),
+                Some("any-with-x") => (false, true),
+                _ => return Err(Refusal::MatchValue(value.clone())),
+            },
+        };
+        let counts = |name: &str| name != "x-match" && (with_x || !name.starts_with("x-"));
+        let wanted = arguments
+            .0
+            .iter()
+            .filter(|(name, _)| counts(name))
+            .cloned()
+            .collect();
+        Ok(Self { all, wanted })
+    }
+
+    /// Whether a message with these headers matches. A rule that wants nothing matches everything with `all` and
+    /// nothing with `any`, as RabbitMQ does.
+    pub fn matches(&self, headers: &Table) -> bool {
+        let fits = |(name, wanted): &(Arc<str>, Value)| {
+            headers
+                .get(name)
+                .is_some_and(|value| *wanted == Value::Void || wanted.same(value))
+        };
+        if self.all {
+            self.wanted.iter().all(fits)
+        } else {
+            self.wanted.iter().any(fits)
+        }
+    }
+}
+
+/// The bindings of an exchange, arranged for its type. Immutable once published; a change makes a cheap copy.
+#[derive(Clone)]
+enum Routes {
+    Direct(imbl::HashMap<Box<[u8]>, Targets>),
+    Fanout(Targets),
+    Topic(TopicTrie),
+    Headers(imbl::Vector<Arc<(HeaderRule, Destination)>>),
+}
+
+/// An exchange with its bindings.
+#[derive(Clone)]
+pub struct Exchange {
+    /// Its name.
+    pub name: Arc<str>,
+    /// What it was declared to be.
+    pub definition: Arc<ExchangeDefinition>,
+    routes: Routes,
+}
+
+impl Exchange {
+    /// An exchange without bindings.
+    pub fn new(name: Arc<str>, definition: Arc<ExchangeDefinition>) -> Self {
+        let routes = match definition.kind {
+            ExchangeKind::Direct => Routes::Direct(imbl::HashMap::default()),
+            ExchangeKind::Fanout => Routes::Fanout(Targets::default()),
+            ExchangeKind::Topic => Routes::Topic(TopicTrie::default()),
+            ExchangeKind::Headers => Routes::Headers(imbl::Vector::new()),
+        };
+        Self {
+            name,
+            definition,
+            routes,
+        }
+    }
+
+    /// Adds or, with `bound` false, removes a binding.
+    ///
+    /// # Errors
+    /// [`Refusal::MatchValue`] for a headers binding with a wrong `x-match`.
+    pub fn bind(
+        &mut self,
+        key: &[u8],
+        arguments: &Table,
+        destination: &Destination,
+        bound: bool,
+    ) -> Result<(), Refusal> {
+        let edit = |targets: &mut Targets| match bound {
+            true => targets.add(destination.clone()),
+            false => targets.remove(destination),
+        };
+        match &mut self.routes {
+            Routes::Direct(keys) => {
+                let mut targets = keys.get(key).cloned().unwrap_or_default();
+                edit(&mut targets);
+                match targets.is_empty() {
+                    true => drop(keys.remove(key)),
+                    false => drop(keys.insert(key.into(), targets)),
+                }
+            }
+            Routes::Fanout(targets) => edit(targets),
+            Routes::Topic(trie) => trie.edit(key, edit),
+            Routes::Headers(rules) => {
+                let rule = (HeaderRule::parse(arguments)?, destination.clone());
+                match bound {
+                    true => rules.push_back(Arc::new(rule)),
+                    false => {
+                        if let Some(at) = rules.iter().position(|known| **known == rule) {
+                            drop(rules.remove(at));
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether routing looks at headers, so that a key alone does not decide.
+    pub fn reads_headers(&self) -> bool {
+        matches!(self.routes, Routes::Headers(_))
+    }
+
+    /// Hands every destination to `found` to which a message with this key and these headers goes, some perhaps
+    /// more than once.
+    pub fn route(
+        &self,
+        key: &[u8],
+        headers: &dyn Fn() -> Table,
+        mut found: impl FnMut(&Destination),
+    ) {
+        match &self.routes {
+            Routes::Direct(keys) => keys
+                .get(key)
+                .into_iter()
+                .flat_map(Targets::iter)
+                .for_each(found),
+            Routes::Fanout(targets) => targets.iter().for_each(found),
+            Routes::Topic(trie) => trie.matches(key, |targets| targets.iter().for_each(&mut found)),
+            Routes::Headers(rules) => {
+                let headers = headers();
+                rules
+                    .iter()
+                    .filter(|rule| rule.0.matches(&headers))
+                    .for_each(|rule| found(&rule.1));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rule(arguments: &[(&str, Value)]) -> HeaderRule {
+        HeaderRule::parse(&table(arguments)).expect("a rule")
+    }
+
+    fn table(values: &[(&str, Value)]) -> Table {
+        Table(
+            values
+                .iter()
+                .map(|(name, value)| ((*name).into(), value.clone()))
+                .collect(),
+        )
+    }
+
+    #[test]
+    fn all_wants_each_and_any_wants_one() {
+        let both = [("a", Value::I32(1)), ("b", Value::Void)];
+        let any = [
+            ("x-match", Value::text("any")),
+            ("a", Value::I32(1)),
+            ("b", Value::Void),
+        ];
+        assert!(rule(&both).matches(&table(&[
+            ("a", Value::I64(1)),
+            ("b", Value::text("whatever"))
+        ])));
+        assert!(!rule(&both).matches(&table(&[("a", Value::I64(1))])));
+        assert!(rule(&any).matches(&table(&[("b", Value::Bool(false))])));
+        assert!(!rule(&any).matches(&table(&[("a", Value::I64(2))])));
+    }
+
+    #[test]
+    fn names_with_x_count_only_when_asked() {
+        let plain = [("x-match", Value::text("any")), ("x-a", Value::I32(1))];
+        let with = [
+            ("x-match", Value::text("any-with-x")),
+            ("x-a", Value::I32(1)),
+        ];
+        let message = table(&[("x-a", Value::I32(1))]);
+        assert!(!rule(&plain).matches(&message));
+        assert!(rule(&with).matches(&message));
+    }
+
+    #[test]
+    fn a_rule_without_wishes_matches_all_or_nothing() {
+        assert!(rule(&[]).matches(&Table::default()));
+        assert!(!rule(&[("x-match", Value::text("any"))]).matches(&Table::default()));
+        assert!(HeaderRule::parse(&table(&[("x-match", Value::text("foo"))])).is_err());
+    }
+}

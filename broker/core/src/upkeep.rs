@@ -1,0 +1,325 @@
+//! What happens to a queue apart from publishing and settling: consumers come and go, messages expire, bodies
+//! are read back, records move, and the queue ends.
+
+use crate::consumer::Consumer;
+use crate::effect::{Context, Reason};
+use crate::message::Message;
+use crate::queue::Queue;
+use crate::ready::{Entry, Ready};
+use crate::store::{Content, Position, QueueId, Record, Relocation, SeqRange, StoreError};
+
+/// Marks the id under which a transient message of a queue is paged out: recovery knows no queue of that id and
+/// drops what it finds there.
+const SHADOW: u64 = 1 << 63;
+
+impl QueueId {
+    /// The id for records that do not outlive the process.
+    pub fn shadow(self) -> Self {
+        Self(self.0 | SHADOW)
+    }
+
+    /// The queue that a record belongs to, paged out or persistent.
+    pub fn owner(self) -> Self {
+        Self(self.0 & !SHADOW)
+    }
+
+    /// The record does not outlive the process.
+    pub fn is_shadow(self) -> bool {
+        self.0 & SHADOW != 0
+    }
+}
+
+/// Stores a transient message until it is wanted, so that it need not stay in memory.
+pub(crate) fn shadow(
+    target: crate::exchange::QueueTarget,
+    seq: u64,
+    message: &Message,
+    cx: &mut Context<'_>,
+) -> Option<Position> {
+    let content = message
+        .stored()
+        .map_or(Content::Inline(message), Content::At);
+    let record = Record::Enqueued {
+        queue: target.id.shadow(),
+        seq,
+        expires_at: 0,
+        content,
+    };
+    match cx.journal.append(&record) {
+        Ok(appended) => Some(appended.position),
+        Err(error) => {
+            cx.effects.store_error = Some(error);
+            None
+        }
+    }
+}
+
+/// Sorts sequence numbers into ranges.
+pub fn ranges(seqs: &mut [u64]) -> Vec<SeqRange> {
+    seqs.sort_unstable();
+    let mut ranges: Vec<SeqRange> = Vec::new();
+    for &seq in seqs.iter() {
+        match ranges.last_mut() {
+            Some(last) if last.first + last.count == seq => last.count += 1,
+            _ => ranges.push(SeqRange {
+                first: seq,
+                count: 1,
+            }),
+        }
+    }
+    ranges
+}
+
+impl Queue {
+    /// Adds a consumer and serves it.
+    pub fn subscribe(&mut self, consumer: Consumer, cx: &mut Context<'_>) -> u32 {
+        self.used_at = cx.now;
+        self.consumers.add(consumer)
+    }
+
+    /// Removes a consumer; its unsettled deliveries stay with its session. True when it was the last one of a queue
+    /// that goes with its last consumer.
+    pub fn unsubscribe(&mut self, key: u32, cx: &mut Context<'_>) -> bool {
+        let was = self.consumers.remove(key).is_some();
+        self.used_at = cx.now;
+        self.dispatch(cx);
+        was && self.consumers.is_empty() && self.identity.auto_delete
+    }
+
+    /// A consumer's outbox or shared window has room again.
+    pub fn resume(&mut self, key: u32, cx: &mut Context<'_>) {
+        self.consumers.resume(key);
+        self.dispatch(cx);
+    }
+
+    /// Bodies that were asked for are here, or cannot be read and are lost.
+    pub fn loaded(
+        &mut self,
+        bodies: Vec<(u64, Result<Message, StoreError>)>,
+        cx: &mut Context<'_>,
+    ) {
+        let before: usize = self.levels.iter().map(Ready::memory).sum();
+        for (seq, body) in bodies {
+            match body {
+                Ok(message) => self.arrive(seq, message, cx),
+                Err(error) => {
+                    self.lose(seq, cx);
+                    cx.effects.store_error = Some(error);
+                }
+            }
+        }
+        self.levels.iter_mut().for_each(Ready::end_wait);
+        let after: usize = self.levels.iter().map(Ready::memory).sum();
+        cx.effects.memory += after as i64 - before as i64;
+        self.expire(cx);
+        self.dispatch(cx);
+    }
+
+    fn arrive(&mut self, seq: u64, message: Message, cx: &mut Context<'_>) {
+        if let Some(at) = self
+            .departing
+            .iter()
+            .position(|(entry, _)| entry.seq == seq)
+        {
+            let (entry, reason) = self.departing.swap_remove(at);
+            let stored = entry.position.map(|position| (seq, position));
+            return self.dead_letter(message, reason, stored, cx);
+        }
+        for level in &mut self.levels {
+            if level.fill(seq, message.clone()) {
+                return;
+            }
+        }
+    }
+
+    /// The body of that message is damaged: it leaves the queue, and the caller tells the operator.
+    fn lose(&mut self, seq: u64, cx: &mut Context<'_>) {
+        self.departing.retain(|(entry, _)| entry.seq != seq);
+        let found = self.levels.iter_mut().find_map(|level| level.remove(seq));
+        if let Some(entry) = found {
+            self.forget(&entry, cx);
+        }
+    }
+
+    /// Removes expired messages from the front of each level. A message behind one that lives longer waits, as
+    /// RabbitMQ's classic queues have it.
+    pub fn expire(&mut self, cx: &mut Context<'_>) {
+        if !self.timed {
+            return;
+        }
+        for level in 0..self.levels.len() {
+            self.bring_head(level);
+            while self.levels[level]
+                .front()
+                .is_some_and(|e| e.expires_at != 0 && e.expires_at <= cx.now)
+            {
+                let Some(entry) = self.take(level, cx) else {
+                    break;
+                };
+                self.depart(entry, Reason::Expired, cx);
+                self.bring_head(level);
+            }
+        }
+    }
+
+    /// Makes the front entry's place and time known when only the tail holds any.
+    fn bring_head(&mut self, level: usize) {
+        let ready = &mut self.levels[level];
+        if ready.front().is_none() && ready.has_tail() {
+            ready.wanted();
+            ready.end_wait();
+        }
+    }
+
+    /// When something must be done next: a message or the queue itself expires. Milliseconds since the epoch.
+    pub fn deadline(&self) -> Option<u64> {
+        if !self.timed {
+            return None;
+        }
+        let head = self
+            .levels
+            .iter()
+            .filter_map(|level| level.front().map(|entry| entry.expires_at));
+        let message = head.filter(|&at| at != 0).min();
+        let own = self
+            .identity
+            .options
+            .expires
+            .map(|after| self.used_at + after);
+        message
+            .into_iter()
+            .chain(own.filter(|_| self.consumers.is_empty()))
+            .min()
+    }
+
+    /// The queue has not been used for its expiry time.
+    pub fn is_idle(&self, now: u64) -> bool {
+        let expires = self.identity.options.expires;
+        expires.is_some_and(|after| self.consumers.is_empty() && self.used_at + after <= now)
+    }
+
+    /// Removes every ready message and returns how many there were.
+    pub fn purge(&mut self, cx: &mut Context<'_>) -> usize {
+        let mut count = 0;
+        for level in 0..self.levels.len() {
+            cx.effects.memory -= self.levels[level].memory() as i64;
+            let entries = self.levels[level].drain();
+            count += entries.len();
+            entries.iter().for_each(|entry| self.forget(entry, cx));
+        }
+        self.ready_bytes = 0;
+        count
+    }
+
+    /// The queue ends: everything in it goes, and its consumers are told. Returns the ready messages lost.
+    pub fn end(mut self, cx: &mut Context<'_>) -> usize {
+        let ready = self.ready();
+        let mut freed: Vec<Position> = Vec::new();
+        for level in &mut self.levels {
+            cx.effects.memory -= level.memory() as i64;
+            freed.extend(level.drain().iter().filter_map(|entry| entry.position));
+        }
+        freed.extend(
+            self.unsettled
+                .drain()
+                .filter_map(|unsettled| unsettled.entry.position),
+        );
+        freed.extend(
+            self.departing
+                .drain(..)
+                .filter_map(|(entry, _)| entry.position),
+        );
+        if self.identity.durable || !freed.is_empty() {
+            let record = Record::Dropped {
+                queue: self.identity.target.id,
+                freed: &freed,
+            };
+            if let Err(error) = cx.journal.append(&record) {
+                cx.effects.store_error = Some(error);
+            }
+        }
+        for consumer in self.consumers.drain() {
+            consumer
+                .recipient
+                .cancelled(consumer.session, consumer.number);
+            cx.touch(&consumer.recipient);
+        }
+        ready
+    }
+
+    /// Where the record of a message is, if the queue still has it.
+    fn position(&self, seq: u64) -> Option<Position> {
+        let ready = self.levels.iter().find_map(|level| level.position(seq));
+        let unsettled = || {
+            self.unsettled
+                .iter()
+                .find(|(_, held)| held.entry.seq == seq)
+        };
+        ready
+            .or_else(|| unsettled().and_then(|(_, held)| held.entry.position))
+            .or_else(|| {
+                self.departing
+                    .iter()
+                    .find(|(entry, _)| entry.seq == seq)
+                    .and_then(|(e, _)| e.position)
+            })
+    }
+
+    /// Appends a still live message's record anew, because the journal wants its old place.
+    ///
+    /// # Errors
+    /// When the journal takes no record: the old place must then be kept.
+    pub fn relocate(&mut self, moved: &Relocation, cx: &mut Context<'_>) -> Result<(), StoreError> {
+        if self.position(moved.seq) != Some(moved.from) {
+            return Ok(());
+        }
+        let content = match moved.message.stored() {
+            Some(position) => Content::At(position),
+            None => Content::Inline(&moved.message),
+        };
+        let record = Record::Enqueued {
+            queue: moved.queue,
+            seq: moved.seq,
+            expires_at: moved.expires_at,
+            content,
+        };
+        let to = cx.journal.append(&record)?.position;
+        if matches!(content, Content::Inline(_)) {
+            moved.message.set_stored(to);
+        }
+        self.set_position(moved.seq, moved.from, to);
+        Ok(())
+    }
+
+    fn set_position(&mut self, seq: u64, from: Position, to: Position) {
+        if self
+            .levels
+            .iter_mut()
+            .any(|level| level.relocate(seq, from, to))
+        {
+            return;
+        }
+        let departing = self.departing.iter_mut().map(|(entry, _)| entry);
+        let held = self
+            .unsettled
+            .iter_mut()
+            .map(|(_, held)| &mut held.entry)
+            .chain(departing);
+        for entry in held.filter(|entry| entry.seq == seq) {
+            entry.position = Some(to);
+        }
+    }
+
+    /// Ready messages that carry the redelivered mark, for a clean stop.
+    pub fn redelivered(&mut self) -> Vec<u64> {
+        let all = self.levels.iter_mut().flat_map(Ready::drain);
+        let held = self.unsettled.drain().map(|held| Entry {
+            redelivered: true,
+            ..held.entry
+        });
+        all.chain(held)
+            .filter(|entry| entry.redelivered && entry.position.is_some())
+            .map(|e| e.seq)
+            .collect()
+    }
+}
