@@ -1,0 +1,1 @@
+"""What `conformance/run` is made of: brokers to test, clients to install, suites to run, results to count."""

@@ -1,0 +1,66 @@
+"""The suites: what each runs, what it needs, and how long it may take."""
+
+from dataclasses import dataclass, field
+
+from .tools import CONFORMANCE, JAVA_CLIENT, ROOT, VENV, target_folder
+
+PYTHON = str(VENV / "bin/python")
+DEBUG = target_folder() / "debug"
+JAVA_CLASSES = "{scratch}/classes"
+
+
+@dataclass
+class Suite:
+    """One command, spoken to through its standard output. `{…}` in the commands is filled in per run.
+
+    The command finds its broker in BROKER_HOST, BROKER_PORT and BROKER_CONTROL, and in `{address}`.
+    """
+
+    name: str
+    command: list
+    seconds: int
+    needs: list = field(default_factory=list)
+    before: list = field(default_factory=list)
+    config: object = None
+    environment: dict = field(default_factory=dict)
+    # What the command must be told besides when the broker is not ours.
+    peer_arguments: list = field(default_factory=list)
+
+
+def _python(name, path, seconds):
+    return Suite(name, [PYTHON, "-u", str(CONFORMANCE / path)], seconds, needs=["python"])
+
+
+SUITES = [
+    Suite(
+        "transcripts",
+        ["python3", "-u", str(CONFORMANCE / "transcripts/runner.py"), "{address}"],
+        240,
+        config=CONFORMANCE / "transcripts/users.toml",
+        peer_arguments=["--rabbitmq"],
+    ),
+    _python("pika", "python/pika_suite.py", 180),
+    _python("aio-pika", "python/aio_pika_suite.py", 120),
+    _python("kombu", "python/kombu_suite.py", 120),
+    _python("celery", "python/celery_suite.py", 180),
+    Suite("amqplib", ["node", str(CONFORMANCE / "js/amqplib_suite.js")], 120, needs=["node"]),
+    Suite(
+        "java",
+        ["java", "-cp", f"{JAVA_CLASSES}:{JAVA_CLIENT}:/usr/share/java/slf4j-api.jar:/usr/share/java/slf4j-nop.jar", "JavaSuite"],
+        120,
+        needs=["java"],
+        before=["javac", "-Xlint:all,-options", "-cp", str(JAVA_CLIENT), "-d", JAVA_CLASSES, str(CONFORMANCE / "java/JavaSuite.java")],
+    ),
+    Suite("amqp-tools", ["bash", str(CONFORMANCE / "c/amqp_tools_suite.sh")], 60, needs=["amqp-tools"]),
+    Suite("lapin", [str(DEBUG / "lapin-suite")], 120, needs=["rust"]),
+    Suite(
+        "examples",
+        ["python3", "-u", str(CONFORMANCE / "harness/examples_suite.py")],
+        120,
+        needs=["python", "node", "rust"],
+        environment={"EXAMPLES": str(ROOT / "examples"), "PYTHON": PYTHON, "RUST_EXAMPLES": str(DEBUG),
+                     "NODE_PATH": str(CONFORMANCE / "js/node_modules")},
+    ),  # fmt: skip
+    Suite("hostile", ["python3", "-u", str(CONFORMANCE / "hostile/hostile_suite.py")], 240),
+    Suite("crash", [str(DEBUG / "crash-suite"), "5"], 120, needs=["rust"]),
+]
