@@ -7,18 +7,25 @@
 
 pub mod access;
 pub mod alarms;
+pub mod broker;
+pub mod catalogue;
 pub mod consumer;
 pub mod counters;
+pub mod dead_letter;
 pub mod definition;
 pub mod delivery;
 pub mod effect;
 pub mod exchange;
+pub mod fact;
 pub mod message;
 pub mod queue;
+pub mod queues;
 pub mod ready;
 pub mod refusal;
+pub mod restore;
 pub mod shard;
 pub mod store;
 pub mod topic;
+pub mod topology;
 pub mod upkeep;
 pub mod value;

@@ -54,6 +54,11 @@ impl Shard {
         self.queues.iter().map(|(_, queue)| queue)
     }
 
+    /// Every queue, for a stop.
+    pub fn queues_mut(&mut self) -> impl Iterator<Item = &mut Queue> {
+        self.queues.iter_mut().map(|(_, queue)| queue)
+    }
+
     /// Publishes a batch.
     pub fn enqueue(&mut self, batch: &mut Vec<Enqueue>, cx: &mut Context<'_>) {
         let mut last: Option<QueueTarget> = None;
