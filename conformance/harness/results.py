@@ -32,7 +32,7 @@ class Results:
             self.add(suite, passed=1)
         elif line.startswith("not ok "):
             self.add(suite, failed=1)
-            self.failures.append(f"{suite}: {line[7:]}")
+            self.failures.append(f"{suite}: {line[7:].strip()}")
         elif line.startswith("skip "):
             self.add(suite, skipped=1)
 
