@@ -4,6 +4,9 @@ pub mod encode;
 pub mod frame;
 pub mod malformed;
 pub mod method;
+pub mod properties;
+mod reader;
+pub mod table;
 
 pub use malformed::Malformed;
 
