@@ -114,7 +114,7 @@ impl Consumers {
     }
 
     /// Who is served next: has credit and room, and with a shared window a place in it, which is now taken.
-    pub fn next(&mut self) -> Option<u32> {
+    pub fn pick(&mut self) -> Option<u32> {
         while let Some(&key) = self.line.front() {
             let slot = self.slots.get(key as usize)?;
             match &slot.consumer.shared {
@@ -125,7 +125,7 @@ impl Consumers {
         None
     }
 
-    /// Puts back what [`Consumers::next`] took for a delivery that did not happen.
+    /// Puts back what [`Consumers::pick`] took for a delivery that did not happen.
     pub fn refund(&mut self, key: u32) {
         if let Some(slot) = self.slots.get(key as usize)
             && let Some(shared) = &slot.consumer.shared
@@ -257,7 +257,7 @@ mod tests {
 
     fn serve(consumers: &mut Consumers, times: usize) -> Vec<Option<u32>> {
         let mut serve_one = || {
-            let key = consumers.next()?;
+            let key = consumers.pick()?;
             consumers.served(key, false);
             Some(key)
         };
@@ -305,7 +305,7 @@ mod tests {
         assert_eq!(consumers.add(consumer(0, Some(1))), key);
         serve(&mut consumers, 1);
         consumers.credit(key, old);
-        assert_eq!(consumers.next(), None);
+        assert_eq!(consumers.pick(), None);
     }
 
     #[test]

@@ -33,6 +33,8 @@ pub struct Delivery<'a> {
     pub consumer: u32,
     /// The consumer, in the numbering of its queue: what to resume when room returns.
     pub from: ConsumerRef,
+    /// Now, in milliseconds since the epoch.
+    pub now: u64,
     /// The message.
     pub message: &'a Message,
     /// It was delivered before.

@@ -195,7 +195,7 @@ impl Queue {
         };
         if self.consumers.any_in_line()
             && self.is_empty()
-            && let Some(key) = self.consumers.next()
+            && let Some(key) = self.consumers.pick()
         {
             self.hand_over(key, entry, cx);
             return Ok(());
@@ -373,7 +373,7 @@ impl Queue {
                 Some(Entry {
                     message: Some(_), ..
                 }) => {
-                    let Some(key) = self.consumers.next() else {
+                    let Some(key) = self.consumers.pick() else {
                         return;
                     };
                     let Some(entry) = self.take(level, cx) else {

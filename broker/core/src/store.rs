@@ -230,6 +230,9 @@ pub trait Journal: Send + Sync {
         each: &mut dyn FnMut(usize, Result<Message, StoreError>),
     );
 
+    /// Bytes appended that are not durable yet. Publishers wait when there are too many.
+    fn backlog(&self) -> usize;
+
     /// Whether publishers may go on.
     fn space(&self) -> Space;
 
