@@ -23,7 +23,7 @@ pub struct Limits {
 
 impl Limits {
     /// The depth beyond which a larger setting has no effect: readers of nested values recurse, and so do their
-    /// destructors and `amq-protocol`, which needs 2 KiB of stack a level.
+    /// destructors and `amq-protocol`, which takes up to 2 KiB of stack for each level.
     pub const DEEPEST: usize = 128;
 }
 
