@@ -6,7 +6,6 @@ use std::sync::{Arc, OnceLock};
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
-use crate::alarms::Alarms;
 use crate::catalogue::{Targets, Vhost};
 use crate::counters::Counters;
 use crate::dead_letter::{Dialect, bury, extra_keys, goes_in_circles};
@@ -95,9 +94,7 @@ pub struct Broker {
     /// Bounds and budgets.
     pub settings: Settings,
     /// What is counted.
-    pub counters: Counters,
-    /// Whether publishers may go on.
-    pub alarms: Alarms,
+    pub counters: Arc<Counters>,
     amqp091: Box<dyn Dialect>,
     fetcher: OnceLock<Box<dyn Fetcher>>,
     memory: AtomicI64,
@@ -106,7 +103,12 @@ pub struct Broker {
 
 impl Broker {
     /// An empty broker. Give it a [`Fetcher`] before it serves.
-    pub fn new(settings: Settings, journal: Arc<dyn Journal>, amqp091: Box<dyn Dialect>) -> Self {
+    pub fn new(
+        settings: Settings,
+        journal: Arc<dyn Journal>,
+        amqp091: Box<dyn Dialect>,
+        counters: Arc<Counters>,
+    ) -> Self {
         let shards = settings.shards.max(1);
         Self {
             vhosts: ArcSwap::default(),
@@ -114,8 +116,7 @@ impl Broker {
             deadlines: (0..shards).map(|_| AtomicU64::new(0)).collect(),
             journal,
             settings,
-            counters: Counters::default(),
-            alarms: Alarms::default(),
+            counters,
             amqp091,
             fetcher: OnceLock::new(),
             memory: AtomicI64::new(0),

@@ -204,7 +204,7 @@ impl<S> Inner<S> {
     }
 
     /// Bytes that wait in it.
-    pub fn len(&self) -> usize {
+    pub fn bytes(&self) -> usize {
         self.pending.len() + self.held.len() + self.sending_bytes
     }
 
@@ -302,7 +302,7 @@ impl<S: Sessions + 'static> Outbox<S> {
                 }
             }
         }
-        let resume = !inner.paused.is_empty() && inner.len() <= self.low_water;
+        let resume = !inner.paused.is_empty() && inner.bytes() <= self.low_water;
         drop(inner);
         if resume {
             self.wire.wake();
@@ -323,7 +323,7 @@ impl<S: Sessions + 'static> Outbox<S> {
     /// Consumers to resume, if there is room for them.
     pub fn take_paused(&self) -> Vec<ConsumerRef> {
         let mut inner = self.inner.lock();
-        let room = inner.len() <= self.low_water;
+        let room = inner.bytes() <= self.low_water;
         if room {
             std::mem::take(&mut inner.paused)
         } else {

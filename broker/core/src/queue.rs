@@ -408,6 +408,7 @@ impl Queue {
         let delivery = Delivery {
             session: consumer.session,
             consumer: consumer.number,
+            now: cx.now,
             from: ConsumerRef {
                 queue: self.identity.target,
                 key,
