@@ -1,1 +1,18 @@
-//! .
+//! The message broker: everything around the rules of messaging that touches sockets, files, users and time.
+//!
+//! This crate owns the configuration, the command line, users and their passwords, the listeners, the logs and the
+//! process. Only here do the protocols, the store and the core meet; it must hold no rule of messaging and no wire
+//! format of its own.
+
+pub mod alarms;
+pub mod auth;
+pub mod bind;
+pub mod cli;
+pub mod config;
+pub mod exit;
+pub mod http;
+pub mod logging;
+pub mod process;
+pub mod serve;
+pub mod signals;
+pub mod status;

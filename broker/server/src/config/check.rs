@@ -1,0 +1,137 @@
+//! Rules that a single value's type cannot express.
+
+use std::collections::HashSet;
+use std::fmt;
+
+use super::schema::{Config, User};
+use crate::auth;
+use crate::logging;
+
+/// A key whose value cannot be.
+pub(super) struct Wrong {
+    pub(super) path: String,
+    message: String,
+}
+
+impl fmt::Display for Wrong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}`: {}", self.path, self.message)
+    }
+}
+
+/// Finds all of them.
+pub(super) fn wrong_values(config: &Config) -> Vec<Wrong> {
+    let mut found = Found(Vec::new());
+    found.limits(config);
+    found.storage_and_logging(config);
+    found.vhosts(config);
+    for (number, user) in config.users.iter().enumerate() {
+        found.user(config, number, user);
+    }
+    found.0
+}
+
+struct Found(Vec<Wrong>);
+
+impl Found {
+    fn require(&mut self, holds: bool, path: impl Into<String>, message: impl Into<String>) {
+        if !holds {
+            self.0.push(Wrong { path: path.into(), message: message.into() });
+        }
+    }
+
+    fn limits(&mut self, config: &Config) {
+        let l = &config.limits;
+        self.require(l.channels >= 1, "limits.channels", "at least 1");
+        // AMQP 0-9-1 section 4.2.3: every peer accepts frames of 4096 bytes.
+        self.require(l.frame_max >= 4096, "limits.frame_max", "at least 4096, which every AMQP client expects");
+        self.require(l.frame_max <= 1 << 26, "limits.frame_max", "at most 67108864");
+        self.require(l.heartbeat.0.as_secs() <= u64::from(u16::MAX), "limits.heartbeat", "at most 65535 seconds");
+        let whole = l.heartbeat.0.subsec_nanos() == 0;
+        self.require(whole, "limits.heartbeat", "AMQP counts heartbeats in whole seconds");
+        self.require(!l.handshake_timeout.0.is_zero(), "limits.handshake_timeout", "more than 0");
+        // Message offsets are 32 bits wide.
+        self.require(l.message_max.0 <= 1 << 30, "limits.message_max", "at most 1 GiB");
+        self.require((1..=128).contains(&l.table_depth), "limits.table_depth", "from 1 to 128");
+        self.require(l.unsettled_per_consumer >= 1, "limits.unsettled_per_consumer", "at least 1");
+        self.require(l.outbox_high.0 >= 4096, "limits.outbox_high", "at least 4 KiB");
+        let order = l.outbox_low < l.outbox_high;
+        self.require(order, "limits.outbox_low", "less than limits.outbox_high, or consumers pause for ever");
+        for (key, value) in [
+            ("connections", l.connections),
+            ("consumers_per_channel", l.consumers_per_channel),
+            ("queues", l.queues),
+            ("exchanges", l.exchanges),
+            ("bindings", l.bindings),
+            ("header_count", l.header_count),
+        ] {
+            self.require(value >= 1, format!("limits.{key}"), "at least 1");
+        }
+    }
+
+    fn storage_and_logging(&mut self, config: &Config) {
+        let segment = config.storage.segment_bytes.0;
+        let fits = (1 << 20..=1 << 31).contains(&segment);
+        self.require(fits, "storage.segment_bytes", "from 1 MiB to 2 GiB");
+        self.require(config.storage.buffer_bytes.0 >= 1 << 16, "storage.buffer_bytes", "at least 64 KiB");
+        if let Err(message) = logging::parse_level(&config.logging.level) {
+            self.require(false, "logging.level", message);
+        }
+        self.require(config.node.worker_threads <= 1024, "node.worker_threads", "at most 1024");
+        self.require(!config.node.name.is_empty(), "node.name", "a name");
+        self.require(config.amqp.product.len() <= 255, "amqp.product", "at most 255 bytes");
+        self.require(config.amqp.version.len() <= 255, "amqp.version", "at most 255 bytes");
+    }
+
+    fn vhosts(&mut self, config: &Config) {
+        self.require(!config.vhosts.is_empty(), "vhosts", "at least one");
+        let mut names = HashSet::new();
+        for (number, vhost) in config.vhosts.iter().enumerate() {
+            let path = format!("vhosts.{number}.name");
+            self.require((1..=255).contains(&vhost.name.len()), path.as_str(), "from 1 to 255 bytes");
+            self.require(names.insert(&vhost.name), path, format!("there are two vhosts `{}`", vhost.name));
+        }
+    }
+
+    fn user(&mut self, config: &Config, number: usize, user: &User) {
+        let at = |key: &str| format!("users.{number}.{key}");
+        self.require((1..=255).contains(&user.name.len()), at("name"), "from 1 to 255 bytes");
+        let first = config.users.iter().position(|u| u.name == user.name) == Some(number);
+        self.require(first, at("name"), format!("there are two users `{}`", user.name));
+        match (&user.password, &user.password_hash) {
+            (Some(_), Some(_)) => {
+                self.require(false, at("password"), "give either `password` or `password_hash`, not both");
+            }
+            (None, Some(hash)) => {
+                if let Err(message) = auth::parse_hash(hash) {
+                    self.require(false, at("password_hash"), message);
+                }
+            }
+            (Some(_), None) => {}
+            // RabbitMQ's users without a password log in by certificate; we have no such login yet.
+            (None, None) => self.require(false, at("name"), "give a `password_hash` or a `password`"),
+        }
+        let known = |vhost: &String| config.vhosts.iter().any(|v| v.name == *vhost);
+        for (row, permission) in user.permissions.iter().enumerate() {
+            let at = |key: &str| format!("users.{number}.permissions.{row}.{key}");
+            let message = format!("there is no vhost `{}`", permission.vhost);
+            self.require(known(&permission.vhost), at("vhost"), message);
+            self.pattern(at("configure"), &permission.configure);
+            self.pattern(at("write"), &permission.write);
+            self.pattern(at("read"), &permission.read);
+        }
+        for (row, permission) in user.topic_permissions.iter().enumerate() {
+            let at = |key: &str| format!("users.{number}.topic_permissions.{row}.{key}");
+            let message = format!("there is no vhost `{}`", permission.vhost);
+            self.require(known(&permission.vhost), at("vhost"), message);
+            self.pattern(at("write"), &auth::fill_in(&permission.write, &user.name, &permission.vhost));
+            self.pattern(at("read"), &auth::fill_in(&permission.read, &user.name, &permission.vhost));
+        }
+    }
+
+    fn pattern(&mut self, path: String, pattern: &str) {
+        if let Err(message) = auth::Pattern::parse(pattern) {
+            self.require(false, path, message);
+        }
+    }
+}

@@ -1,0 +1,375 @@
+//! Every configuration key, typed, with its default. `examples/portolan.toml` says when to change which.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::units::{Addresses, ByteSize, Memory, Period, Secret};
+
+/// The whole configuration.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The node itself.
+    pub node: Node,
+    /// Where clients reach it.
+    pub listeners: Listeners,
+    /// What clients may use up.
+    pub limits: Limits,
+    /// The journal.
+    pub storage: Storage,
+    /// What is logged and how.
+    pub logging: Logging,
+    /// AMQP 0-9-1.
+    pub amqp: Amqp,
+    /// Logging in.
+    pub auth: Auth,
+    /// The virtual hosts.
+    pub vhosts: Vec<Vhost>,
+    /// The users. Naming any replaces the default one.
+    pub users: Vec<User>,
+}
+
+/// `[node]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Node {
+    /// Name shown to clients and in metrics.
+    pub name: String,
+    /// Folder of the embedded store.
+    pub data_dir: PathBuf,
+    /// Time for closing clients and flushing after a SIGTERM.
+    pub drain_timeout: Period,
+    /// Threads that serve sockets, 0 for one per core.
+    pub worker_threads: usize,
+}
+
+/// `[listeners]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Listeners {
+    /// AMQP 0-9-1.
+    pub amqp: Addresses,
+    /// Metrics and health.
+    pub http: Addresses,
+    /// Connections that may wait to be accepted, per address.
+    pub backlog: u32,
+}
+
+/// `[limits]`: 0 means no limit of its own where the field says so.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Connections in all.
+    pub connections: usize,
+    /// Connections of one user, 0 for no limit of its own.
+    pub connections_per_user: usize,
+    /// Connections to one vhost, 0 for no limit of its own.
+    pub connections_per_vhost: usize,
+    /// Connections from one address, 0 for no limit of its own.
+    pub connections_per_address: usize,
+    /// Channels of one connection.
+    pub channels: u16,
+    /// Bytes of one frame.
+    pub frame_max: u32,
+    /// Bytes of one message.
+    pub message_max: ByteSize,
+    /// Heartbeat interval that clients are offered, 0 for none.
+    pub heartbeat: Period,
+    /// Time for a connection to log in and open its vhost.
+    pub handshake_timeout: Period,
+    /// Nesting of tables and lists.
+    pub table_depth: usize,
+    /// Encoded bytes of one table.
+    pub table_bytes: ByteSize,
+    /// Entries of one table of message headers.
+    pub header_count: usize,
+    /// Deliveries that one consumer may hold unsettled, whatever prefetch it asked for.
+    pub unsettled_per_consumer: u32,
+    /// Consumers on one channel.
+    pub consumers_per_channel: usize,
+    /// Queues in all.
+    pub queues: usize,
+    /// Exchanges in all.
+    pub exchanges: usize,
+    /// Bindings in all.
+    pub bindings: usize,
+    /// Bytes waiting to be written to one connection at which its consumers pause.
+    pub outbox_high: ByteSize,
+    /// Bytes waiting at which they go on.
+    pub outbox_low: ByteSize,
+    /// Memory of the process at which publishers are blocked.
+    pub memory: Memory,
+    /// Bodies of stored messages kept in memory; beyond it they live in the journal only.
+    pub queue_memory: Memory,
+    /// Free disk space below which publishers are blocked.
+    pub disk_free: ByteSize,
+}
+
+/// `[storage]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Storage {
+    /// Size of one journal file.
+    pub segment_bytes: ByteSize,
+    /// Records that may wait in memory for the next write.
+    pub buffer_bytes: ByteSize,
+    /// What to do when stored bytes are not what was written.
+    pub on_damage: OnDamage,
+}
+
+/// What to do when stored bytes are not what was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnDamage {
+    /// Do not start, and say where the damage is.
+    Refuse,
+    /// Drop what is damaged, say what that was, and start.
+    Repair,
+}
+
+/// `[logging]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Logging {
+    /// Text for people or JSON for collectors.
+    pub format: LogFormat,
+    /// A level, or a level and exceptions: `info,portolan::auth=debug`.
+    pub level: String,
+}
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// `[amqp]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Amqp {
+    /// Product announced to clients; several change their behaviour when it is not RabbitMQ.
+    pub product: String,
+    /// Version announced to clients; several compare it.
+    pub version: String,
+    /// Time for a consumer to acknowledge a delivery, 0 for ever.
+    pub consumer_timeout: Period,
+}
+
+/// `[auth]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Auth {
+    /// Users that may connect from this machine only.
+    pub loopback_users: Vec<String>,
+}
+
+/// `[[vhosts]]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Vhost {
+    /// Its name.
+    pub name: String,
+    /// Type of queues that are declared without one.
+    #[serde(default)]
+    pub default_queue_type: QueueType,
+}
+
+/// The types of queue that clients can ask for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum QueueType {
+    /// What a declaration without a type means.
+    #[default]
+    Classic,
+    /// Always durable; replicated where there are standbys.
+    Quorum,
+}
+
+/// `[[users]]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct User {
+    /// Its name.
+    pub name: String,
+    /// The password itself. A `password_hash` is better in a file.
+    pub password: Option<Secret>,
+    /// Output of `portolan hash-password`, or a hash exported from RabbitMQ.
+    pub password_hash: Option<String>,
+    /// What it may do beside messaging: `administrator`, `monitoring`, `impersonator`…
+    #[serde(default)]
+    pub tags: Vec<String>,
+    /// Rights, one row per vhost. Without a row it may not enter the vhost.
+    #[serde(default)]
+    pub permissions: Vec<Permission>,
+    /// Rights by routing key, one row per vhost and topic exchange. Without a row every key is allowed.
+    #[serde(default)]
+    pub topic_permissions: Vec<TopicPermission>,
+}
+
+/// `[[users.permissions]]`: regular expressions, not anchored, `''` matches nothing.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Permission {
+    /// In which vhost.
+    pub vhost: String,
+    /// Queues and exchanges that the user may create and delete.
+    #[serde(default)]
+    pub configure: String,
+    /// Exchanges that it may publish to, queues that it may bind.
+    #[serde(default)]
+    pub write: String,
+    /// Queues that it may consume from, exchanges that it may bind from.
+    #[serde(default)]
+    pub read: String,
+}
+
+/// `[[users.topic_permissions]]`: as permissions, and `{username}` and `{vhost}` stand for the user's own.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TopicPermission {
+    /// In which vhost.
+    pub vhost: String,
+    /// For which topic exchange.
+    pub exchange: String,
+    /// Routing keys that the user may publish with.
+    #[serde(default)]
+    pub write: String,
+    /// Patterns that it may bind with.
+    #[serde(default)]
+    pub read: String,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            node: Node::default(),
+            listeners: Listeners::default(),
+            limits: Limits::default(),
+            storage: Storage::default(),
+            logging: Logging::default(),
+            amqp: Amqp::default(),
+            auth: Auth::default(),
+            vhosts: vec![Vhost { name: "/".to_owned(), default_queue_type: QueueType::Classic }],
+            users: vec![User {
+                name: "guest".to_owned(),
+                password: Some(Secret::new("guest")),
+                password_hash: None,
+                tags: vec!["administrator".to_owned()],
+                permissions: vec![Permission {
+                    vhost: "/".to_owned(),
+                    configure: ".*".to_owned(),
+                    write: ".*".to_owned(),
+                    read: ".*".to_owned(),
+                }],
+                topic_permissions: vec![],
+            }],
+        }
+    }
+}
+
+impl Default for Node {
+    fn default() -> Self {
+        Self {
+            name: "portolan".to_owned(),
+            data_dir: "./portolan-data".into(),
+            drain_timeout: Period::seconds(10),
+            worker_threads: 0,
+        }
+    }
+}
+
+impl Default for Listeners {
+    fn default() -> Self {
+        use std::net::{Ipv4Addr, Ipv6Addr};
+        Self {
+            amqp: Addresses(vec![(Ipv4Addr::UNSPECIFIED, 5672).into(), (Ipv6Addr::UNSPECIFIED, 5672).into()]),
+            // No login stands before it yet, so it is not offered to the network.
+            http: Addresses(vec![(Ipv4Addr::LOCALHOST, 15672).into()]),
+            backlog: 4096,
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 65_536,
+            connections_per_user: 0,
+            connections_per_vhost: 0,
+            connections_per_address: 0,
+            channels: 2_047,
+            frame_max: 131_072,
+            message_max: ByteSize(128 << 20),
+            heartbeat: Period::seconds(60),
+            handshake_timeout: Period::seconds(10),
+            table_depth: 32,
+            table_bytes: ByteSize(128 << 10),
+            header_count: 1_024,
+            unsettled_per_consumer: 100_000,
+            consumers_per_channel: 65_536,
+            queues: 500_000,
+            exchanges: 100_000,
+            bindings: 2_000_000,
+            outbox_high: ByteSize(256 << 10),
+            outbox_low: ByteSize(64 << 10),
+            memory: Memory::Share(0.4),
+            queue_memory: Memory::Bytes(ByteSize(256 << 20)),
+            disk_free: ByteSize(256 << 20),
+        }
+    }
+}
+
+impl Default for Storage {
+    fn default() -> Self {
+        Self {
+            segment_bytes: ByteSize(64 << 20),
+            buffer_bytes: ByteSize(16 << 20),
+            on_damage: OnDamage::Refuse,
+        }
+    }
+}
+
+impl Default for Logging {
+    fn default() -> Self {
+        Self { format: LogFormat::Text, level: "info".to_owned() }
+    }
+}
+
+impl Default for Amqp {
+    fn default() -> Self {
+        Self {
+            product: "RabbitMQ".to_owned(),
+            version: "3.13.7".to_owned(),
+            consumer_timeout: Period::seconds(30 * 60),
+        }
+    }
+}
+
+impl Default for Auth {
+    fn default() -> Self {
+        Self { loopback_users: vec!["guest".to_owned()] }
+    }
+}
+
+impl Config {
+    /// A configuration in which every key has a value and every list a row: the shape of what may be written.
+    pub(super) fn shape() -> Self {
+        let topic = TopicPermission {
+            vhost: String::new(),
+            exchange: String::new(),
+            write: String::new(),
+            read: String::new(),
+        };
+        let mut shape = Self::default();
+        for user in &mut shape.users {
+            user.password_hash = Some(String::new());
+            user.topic_permissions = vec![topic.clone()];
+        }
+        shape
+    }
+}
