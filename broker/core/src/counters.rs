@@ -118,6 +118,8 @@ pub struct Objects {
     pub logins_succeeded: Counter,
     /// Logins that were refused.
     pub logins_failed: Counter,
+    /// Passwords that had to be hashed to find out whether they are right.
+    pub passwords_verified: Counter,
 }
 
 #[cfg(test)]
