@@ -91,7 +91,8 @@ impl Cli {
             Some(Command::Config { what: ConfigCommand::Check }) => check(&self.settings),
             Some(Command::Config { what: ConfigCommand::Show }) => print(&self.settings.load()?.show()),
             Some(Command::HashPassword) => {
-                let password = read_password().map_err(|error| Failure::Io { what: "cannot read the password", error })?;
+                let password =
+                    read_password().map_err(|error| Failure::Io { what: "cannot read the password", error })?;
                 print(&format!("{}\n", hash_password(&password).map_err(Failure::Internal)?))
             }
         }

@@ -1,5 +1,8 @@
 //! Why the program ended, and the exit code that says so. The codes are those of BSD's sysexits where one fits.
 
+use std::io;
+use std::sync::Arc;
+
 use portolan_core::store::StoreError;
 use thiserror::Error;
 
@@ -24,11 +27,11 @@ pub enum Failure {
         /// What we were doing.
         what: &'static str,
         /// The system's words.
-        error: std::io::Error,
+        error: io::Error,
     },
     /// The broker gave up while running.
     #[error("the broker cannot go on: {0}")]
-    Failed(std::sync::Arc<str>),
+    Failed(Arc<str>),
     /// Clients were not closed and the journal not flushed in time.
     #[error("not everything was closed within node.drain_timeout; nothing confirmed is lost")]
     Overdue,
@@ -38,6 +41,12 @@ pub enum Failure {
     /// A mistake of ours.
     #[error("internal error: {0}")]
     Internal(String),
+}
+
+/// What a data folder meets that cannot be made or opened, as against one that stops working.
+fn cannot_make(error: &io::Error) -> bool {
+    use io::ErrorKind::{NotADirectory, NotFound, PermissionDenied, ReadOnlyFilesystem};
+    matches!(error.kind(), PermissionDenied | NotFound | NotADirectory | ReadOnlyFilesystem)
 }
 
 fn lines(problems: &[Problem]) -> String {
@@ -52,8 +61,7 @@ impl Failure {
             Self::Listen(_) => 69,
             Self::Store(StoreError::Damaged { .. } | StoreError::TooNew { .. }) => 65,
             Self::Store(StoreError::InUse { .. }) => 73,
-            // Only a data folder that cannot be made or opened is refused before anything was stored in it.
-            Self::Store(StoreError::Io { error, .. }) if error.kind() == std::io::ErrorKind::PermissionDenied => 73,
+            Self::Store(StoreError::Io { error, .. }) if cannot_make(error) => 73,
             Self::Store(_) | Self::Io { .. } | Self::Failed(_) => 74,
             Self::Overdue => 75,
             Self::Signal(signal) => signal.exit_code,

@@ -24,15 +24,17 @@ pub fn start(logging: &Logging) -> Result<(), String> {
 
 /// Reads a level such as `info` or `info,portolan::auth=debug`; the error is for the operator.
 pub(crate) fn parse_level(text: &str) -> Result<EnvFilter, String> {
-    for part in text.split(',') {
+    let parts: Vec<&str> = text.split(',').map(str::trim).collect();
+    for part in &parts {
         // The filter would take an unknown word for the name of a module and log everything of it.
-        let level = part.rsplit_once('=').map_or(part, |(_, level)| level).trim();
+        let level = part.rsplit_once('=').map_or(*part, |(_, level)| level);
         if !LEVELS.contains(&level) {
-            let hint = nearest(level, LEVELS.into_iter()).map(|l| format!("; did you mean `{l}`?")).unwrap_or_default();
+            let near = nearest(level, LEVELS.into_iter());
+            let hint = near.map(|level| format!("; did you mean `{level}`?")).unwrap_or_default();
             return Err(format!("`{level}` is not a level ({}){hint}", LEVELS.join(", ")));
         }
     }
-    EnvFilter::try_new(text).map_err(|e| e.to_string())
+    EnvFilter::try_new(parts.join(",")).map_err(|e| e.to_string())
 }
 
 #[cfg(test)]

@@ -105,7 +105,8 @@ mod tests {
 
     #[test]
     fn reads_the_kernels_texts() {
-        let status = "Name:\tportolan\nVmRSS:\t    2048 kB\nRssAnon:\t    1024 kB\nRssFile:\t 1000 kB\nRssShmem:\t 24 kB\n";
+        let status =
+            "Name:\tportolan\nVmRSS:\t    2048 kB\nRssAnon:\t    1024 kB\nRssFile:\t 1000 kB\nRssShmem:\t 24 kB\n";
         assert_eq!(parse_status(status), ProcessMemory { resident: 2048 << 10, anonymous: 1048 << 10 });
         assert_eq!(parse_stat("1 (a ) b) S 1 1 1 0 -1 4194560 10 0 0 0 30 12 0 0 20"), 42);
         assert_eq!(parse_meminfo("MemTotal:       16 kB\n"), Some(16 << 10));

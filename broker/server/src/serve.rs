@@ -102,8 +102,7 @@ where
 
     let authenticator = authenticator(config.clone(), counters.clone()).await?;
     let drain_timeout = config.node.drain_timeout.0;
-    let parts =
-        Parts { config, authenticator, counters, alarms: board.clone(), lifecycle: lifecycle.clone(), amqp };
+    let parts = Parts { config, authenticator, counters, alarms: board.clone(), lifecycle: lifecycle.clone(), amqp };
     let path = tokio::select! {
         path = start(parts) => path?,
         // Nothing was promised to anybody yet.

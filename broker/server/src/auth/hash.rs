@@ -74,8 +74,11 @@ impl Hash {
             },
             Self::Sha2 { salt, digest } => {
                 let salted = [salt.as_slice(), password].concat();
-                let computed =
-                    if digest.len() == 32 { Sha256::digest(&salted).to_vec() } else { Sha512::digest(&salted).to_vec() };
+                let computed = if digest.len() == 32 {
+                    Sha256::digest(&salted).to_vec()
+                } else {
+                    Sha512::digest(&salted).to_vec()
+                };
                 computed.ct_eq(digest).into()
             }
         }

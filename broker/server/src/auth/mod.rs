@@ -10,11 +10,11 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
 
 use portolan_core::counters::Counters;
 use thiserror::Error;
 use tokio::sync::{Mutex, Semaphore};
+use tokio::time::Instant;
 
 use crate::config::{self, Config};
 pub use hash::hash_password;
@@ -96,11 +96,7 @@ impl Authenticator {
     ///
     /// # Errors
     /// When the client is not to be let in.
-    pub async fn login(
-        &self,
-        credentials: Credentials<'_>,
-        peer: SocketAddr,
-    ) -> Result<Arc<UserRecord>, LoginRefused> {
+    pub async fn login(&self, credentials: Credentials<'_>, peer: SocketAddr) -> Result<Arc<UserRecord>, LoginRefused> {
         let started = Instant::now();
         match self.check(credentials, peer).await {
             Ok(user) => {
@@ -109,11 +105,11 @@ impl Authenticator {
             }
             Err(refused) => {
                 self.counters.objects.logins_failed.add(1);
-                let wait = self.throttle.failed(peer, started);
+                let wait = self.throttle.failed(peer, started.into_std());
                 let Credentials { mechanism, user, .. } = credentials;
                 tracing::warn!(%peer, user, mechanism, reason = %refused, wait_ms = wait.as_millis() as u64, "login refused");
                 // Counted from the attempt's start: how long it took to find out says nothing to a guesser.
-                tokio::time::sleep_until((started + wait).into()).await;
+                tokio::time::sleep_until(started + wait).await;
                 Err(refused)
             }
         }
@@ -152,6 +148,7 @@ impl Authenticator {
         if let Some(right) = user.proof.known(&digest) {
             return right;
         }
+        self.counters.objects.passwords_verified.add(1);
         let (user, password) = (user.clone(), offered.password.to_vec());
         let verified = tokio::task::spawn_blocking(move || {
             // Held by the work, not by the client, who may be gone before it ends.

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::fmt;
 
 use super::schema::{Config, User};
+use super::suggest::shown;
 use crate::auth;
 use crate::logging;
 
@@ -15,7 +16,7 @@ pub(super) struct Wrong {
 
 impl fmt::Display for Wrong {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "`{}`: {}", self.path, self.message)
+        write!(f, "`{}`: {}", shown(&self.path), self.message)
     }
 }
 

@@ -14,8 +14,8 @@ use std::sync::Arc;
 
 pub use schema::*;
 pub(crate) use suggest::nearest;
-use tree::{Content, Tree};
 pub use tree::Origin;
+use tree::{Content, Tree};
 pub use units::{Addresses, ByteSize, Memory, Period, Secret};
 
 /// Environment variables that begin so set the key that follows: `PORTOLAN__LIMITS__FRAME_MAX`.
@@ -86,10 +86,13 @@ pub fn load(sources: &Sources) -> Result<Loaded, Vec<Problem>> {
     if !problems.is_empty() {
         return Err(problems);
     }
-    let config: Config = serde_path_to_error::deserialize(written.value()).map_err(|error| {
+    let mut config: Config = serde_path_to_error::deserialize(written.value()).map_err(|error| {
         let path = error.path().to_string().replace('[', ".").replace(']', "");
         vec![Problem::at(written.origin_of(&path), format!("`{}`: {}", error.path(), error.inner().message()))]
     })?;
+    if written.get("users").is_none() {
+        config.admit_default_user();
+    }
     let wrong: Vec<Problem> = check::wrong_values(&config)
         .into_iter()
         .map(|wrong| Problem::at(written.origin_of(&wrong.path), wrong.to_string()))

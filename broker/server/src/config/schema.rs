@@ -260,15 +260,17 @@ impl Default for Config {
                 password: Some(Secret::new("guest")),
                 password_hash: None,
                 tags: vec!["administrator".to_owned()],
-                permissions: vec![Permission {
-                    vhost: "/".to_owned(),
-                    configure: ".*".to_owned(),
-                    write: ".*".to_owned(),
-                    read: ".*".to_owned(),
-                }],
+                permissions: vec![Permission::everything("/")],
                 topic_permissions: vec![],
             }],
         }
+    }
+}
+
+impl Permission {
+    fn everything(vhost: &str) -> Self {
+        let all = || ".*".to_owned();
+        Self { vhost: vhost.to_owned(), configure: all(), write: all(), read: all() }
     }
 }
 
@@ -326,11 +328,7 @@ impl Default for Limits {
 
 impl Default for Storage {
     fn default() -> Self {
-        Self {
-            segment_bytes: ByteSize(64 << 20),
-            buffer_bytes: ByteSize(16 << 20),
-            on_damage: OnDamage::Refuse,
-        }
+        Self { segment_bytes: ByteSize(64 << 20), buffer_bytes: ByteSize(16 << 20), on_damage: OnDamage::Refuse }
     }
 }
 
@@ -357,6 +355,13 @@ impl Default for Auth {
 }
 
 impl Config {
+    /// Gives the default user the run of every vhost, whatever they are called.
+    pub(super) fn admit_default_user(&mut self) {
+        for user in &mut self.users {
+            user.permissions = self.vhosts.iter().map(|vhost| Permission::everything(&vhost.name)).collect();
+        }
+    }
+
     /// A configuration in which every key has a value and every list a row: the shape of what may be written.
     pub(super) fn shape() -> Self {
         let topic = TopicPermission {

@@ -61,7 +61,7 @@ fn advice(path: &str, key: &str, here: &Tree, shape: &Tree) -> String {
 }
 
 /// A path as people write it: without the numbers of rows.
-fn shown(path: &str) -> String {
+pub(super) fn shown(path: &str) -> String {
     path.split('.').filter(|step| step.parse::<usize>().is_err()).collect::<Vec<_>>().join(".")
 }
 

@@ -85,8 +85,8 @@ impl Tree {
     /// Reads a file's text; the error is a line and what is wrong there.
     pub(super) fn parse(text: &str, file: &Arc<Path>) -> Result<Self, (usize, String)> {
         let source = Source { text, file };
-        let table = DeTable::parse(text)
-            .map_err(|e| (source.line(e.span().map_or(0, |s| s.start)), e.message().to_owned()))?;
+        let table =
+            DeTable::parse(text).map_err(|e| (source.line(e.span().map_or(0, |s| s.start)), e.message().to_owned()))?;
         Ok(source.table(table.get_ref(), 0))
     }
 
@@ -168,10 +168,8 @@ impl Source<'_> {
 
     fn table(&self, table: &DeTable<'_>, byte: usize) -> Tree {
         // By the key's place, not the value's: a section made by `[limits]` has its keys far apart.
-        let entries = table
-            .iter()
-            .map(|(key, value)| (key.get_ref().to_string(), self.item(value, key.span().start)))
-            .collect();
+        let entries =
+            table.iter().map(|(key, value)| (key.get_ref().to_string(), self.item(value, key.span().start))).collect();
         self.tree(Content::Table(entries), byte)
     }
 

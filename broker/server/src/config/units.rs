@@ -37,7 +37,7 @@ impl ByteSize {
 impl fmt::Display for ByteSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let binary = &SIZE_UNITS[..4];
-        match binary.iter().find(|(_, unit)| self.0 > 0 && self.0 % unit == 0) {
+        match binary.iter().find(|(_, unit)| self.0 > 0 && self.0.is_multiple_of(*unit)) {
             Some((name, unit)) => write!(f, "{} {name}", self.0 / unit),
             None => write!(f, "{} B", self.0),
         }
@@ -64,7 +64,7 @@ impl Period {
 impl fmt::Display for Period {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ms = u64::try_from(self.0.as_millis()).unwrap_or(u64::MAX);
-        match TIME_UNITS.iter().find(|(_, unit)| ms > 0 && ms % unit == 0) {
+        match TIME_UNITS.iter().find(|(_, unit)| ms > 0 && ms.is_multiple_of(*unit)) {
             Some((name, unit)) => write!(f, "{}{name}", ms / unit),
             None => write!(f, "{}s", ms / 1_000),
         }
@@ -118,7 +118,7 @@ impl Memory {
 }
 
 /// A user's plain password as it stood in the configuration. It is never printed, and forgotten once hashed.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
 impl Secret {
@@ -136,6 +136,16 @@ impl Secret {
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("(hidden)")
+    }
+}
+
+impl<'de> Deserialize<'de> for Secret {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match toml::Value::deserialize(deserializer)? {
+            toml::Value::String(password) => Ok(Self(password)),
+            // The usual words for a wrong type would repeat the value.
+            _ => Err(de::Error::custom("write the password in quotes")),
+        }
     }
 }
 

@@ -48,8 +48,9 @@ impl Page {
     /// RabbitMQ's Grafana dashboards join every panel with these two.
     fn identity(&mut self, panel: &Panel) {
         let node = escaped(&panel.node);
-        let labels =
-            format!("{{rabbitmq_node=\"{node}\",rabbitmq_cluster=\"{node}\",rabbitmq_cluster_permanent_id=\"{node}\"}}");
+        let labels = format!(
+            "{{rabbitmq_node=\"{node}\",rabbitmq_cluster=\"{node}\",rabbitmq_cluster_permanent_id=\"{node}\"}}"
+        );
         self.sample("gauge", "rabbitmq_identity_info", &labels, "Names of the node", 1);
         let labels = format!(
             "{{rabbitmq_version=\"{}\",product_name=\"{}\",product_version=\"{}\"}}",
@@ -145,6 +146,8 @@ impl Page {
         self.counter("rabbitmq_auth_attempts_total", AMQP, "Logins tried", good + bad);
         self.counter("rabbitmq_auth_attempts_succeeded_total", AMQP, "Logins that succeeded", good);
         self.counter("rabbitmq_auth_attempts_failed_total", AMQP, "Logins refused", bad);
+        let verified = o.passwords_verified.get();
+        self.counter("portolan_passwords_verified_total", "", "Passwords hashed to verify them", verified);
     }
 
     fn gauges(&mut self, g: &Gauges) {
