@@ -54,7 +54,6 @@ impl Found {
         // Message offsets are 32 bits wide.
         self.require(l.message_max.0 <= 1 << 30, "limits.message_max", "at most 1 GiB");
         self.require((1..=128).contains(&l.table_depth), "limits.table_depth", "from 1 to 128");
-        self.require(l.unsettled_per_consumer >= 1, "limits.unsettled_per_consumer", "at least 1");
         self.require(l.outbox_high.0 >= 4096, "limits.outbox_high", "at least 4 KiB");
         let order = l.outbox_low < l.outbox_high;
         self.require(order, "limits.outbox_low", "less than limits.outbox_high, or consumers pause for ever");
@@ -64,7 +63,8 @@ impl Found {
             ("queues", l.queues),
             ("exchanges", l.exchanges),
             ("bindings", l.bindings),
-            ("header_count", l.header_count),
+            ("table_entries", l.table_entries),
+            ("unsettled_per_channel", l.unsettled_per_channel),
         ] {
             self.require(value >= 1, format!("limits.{key}"), "at least 1");
         }
@@ -74,7 +74,16 @@ impl Found {
         let segment = config.storage.segment_bytes.0;
         let fits = (1 << 20..=1 << 31).contains(&segment);
         self.require(fits, "storage.segment_bytes", "from 1 MiB to 2 GiB");
-        self.require(config.storage.buffer_bytes.0 >= 1 << 16, "storage.buffer_bytes", "at least 64 KiB");
+        let s = &config.storage;
+        self.require(s.write_bytes.0 >= 4096, "storage.write_bytes", "at least 4 KiB");
+        self.require(s.buffer_bytes.0 >= 1 << 16, "storage.buffer_bytes", "at least 64 KiB");
+        let order = s.backlog_bytes < s.buffer_bytes;
+        self.require(
+            order,
+            "storage.backlog_bytes",
+            "less than storage.buffer_bytes: publishers wait before any is refused",
+        );
+        self.require(s.clean_bytes_per_second.0 >= 1 << 20, "storage.clean_bytes_per_second", "at least 1 MiB");
         if let Err(message) = logging::parse_level(&config.logging.level) {
             self.require(false, "logging.level", message);
         }

@@ -1,6 +1,7 @@
 //! Every configuration key, typed, with its default. `examples/portolan.toml` says when to change which.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -82,17 +83,19 @@ pub struct Limits {
     pub table_depth: usize,
     /// Encoded bytes of one table.
     pub table_bytes: ByteSize,
-    /// Entries of one table of message headers.
-    pub header_count: usize,
-    /// Deliveries that one consumer may hold unsettled, whatever prefetch it asked for.
-    pub unsettled_per_consumer: u32,
+    /// Values in one table, those in tables within it included.
+    pub table_entries: usize,
+    /// Deliveries that one channel may hold unsettled, whatever prefetch it asked for.
+    pub unsettled_per_channel: usize,
     /// Consumers on one channel.
     pub consumers_per_channel: usize,
-    /// Queues in all.
+    /// Bytes of messages published in one open transaction.
+    pub transaction_bytes: ByteSize,
+    /// Queues of one vhost.
     pub queues: usize,
-    /// Exchanges in all.
+    /// Exchanges of one vhost.
     pub exchanges: usize,
-    /// Bindings in all.
+    /// Bindings of one vhost.
     pub bindings: usize,
     /// Bytes waiting to be written to one connection at which its consumers pause.
     pub outbox_high: ByteSize,
@@ -100,8 +103,10 @@ pub struct Limits {
     pub outbox_low: ByteSize,
     /// Memory of the process at which publishers are blocked.
     pub memory: Memory,
-    /// Bodies of stored messages kept in memory; beyond it they live in the journal only.
-    pub queue_memory: Memory,
+    /// Bodies of waiting messages kept in memory, all queues together; beyond it they live in the journal only.
+    pub message_memory: Memory,
+    /// Bodies that one queue keeps in memory when the journal has them anyway.
+    pub queue_memory: ByteSize,
     /// Free disk space below which publishers are blocked.
     pub disk_free: ByteSize,
 }
@@ -112,8 +117,18 @@ pub struct Limits {
 pub struct Storage {
     /// Size of one journal file.
     pub segment_bytes: ByteSize,
-    /// Records that may wait in memory for the next write.
+    /// Records are written at the latest when so much has gathered.
+    pub write_bytes: ByteSize,
+    /// Records are written at the latest after so long.
+    pub write_after: Period,
+    /// Bytes waiting for stable storage at which publishers wait.
+    pub backlog_bytes: ByteSize,
+    /// Bytes waiting for stable storage at which messages are refused.
     pub buffer_bytes: ByteSize,
+    /// Journal files beyond one and a half times the live data before cleaning starts.
+    pub slack_segments: u32,
+    /// Bytes per second that cleaning reads at most.
+    pub clean_bytes_per_second: ByteSize,
     /// What to do when stored bytes are not what was written.
     pub on_damage: OnDamage,
 }
@@ -311,16 +326,18 @@ impl Default for Limits {
             handshake_timeout: Period::seconds(10),
             table_depth: 32,
             table_bytes: ByteSize(128 << 10),
-            header_count: 1_024,
-            unsettled_per_consumer: 100_000,
+            table_entries: 1_024,
+            unsettled_per_channel: 100_000,
             consumers_per_channel: 65_536,
+            transaction_bytes: ByteSize(128 << 20),
             queues: 500_000,
             exchanges: 100_000,
             bindings: 2_000_000,
             outbox_high: ByteSize(256 << 10),
             outbox_low: ByteSize(64 << 10),
             memory: Memory::Share(0.4),
-            queue_memory: Memory::Bytes(ByteSize(256 << 20)),
+            message_memory: Memory::Share(0.2),
+            queue_memory: ByteSize(16 << 20),
             disk_free: ByteSize(256 << 20),
         }
     }
@@ -328,7 +345,16 @@ impl Default for Limits {
 
 impl Default for Storage {
     fn default() -> Self {
-        Self { segment_bytes: ByteSize(64 << 20), buffer_bytes: ByteSize(16 << 20), on_damage: OnDamage::Refuse }
+        Self {
+            segment_bytes: ByteSize(64 << 20),
+            write_bytes: ByteSize(1 << 20),
+            write_after: Period(Duration::from_millis(50)),
+            backlog_bytes: ByteSize(16 << 20),
+            buffer_bytes: ByteSize(64 << 20),
+            slack_segments: 4,
+            clean_bytes_per_second: ByteSize(128 << 20),
+            on_damage: OnDamage::Refuse,
+        }
     }
 }
 
