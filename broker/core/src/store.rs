@@ -16,12 +16,13 @@ pub struct QueueId(pub u64);
 pub type Index = u64;
 
 /// Where a record's bytes lie: segment number in the upper 32 bits, byte offset in the lower 32.
-/// Never 0, and grows with the index.
+/// Never 0, and grows with the index. Offsets are multiples of 8; the journal may keep notes of its own in the low
+/// three bits, so positions are handed back to it whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Position(std::num::NonZeroU64);
 
 impl Position {
-    /// The position `offset` bytes into segment `segment`; offsets are multiples of 8 and never 0.
+    /// The position `offset` bytes into segment `segment`, with the journal's notes in the low three bits.
     pub fn new(segment: u32, offset: u32) -> Option<Self> {
         Self::from_number(u64::from(segment) << 32 | u64::from(offset))
     }
@@ -61,7 +62,8 @@ pub struct SeqRange {
 pub enum Content<'a> {
     /// In the record itself.
     Inline(&'a Message),
-    /// In the record at that position, which another queue wrote.
+    /// In the record at that position, which another queue wrote. Append answers `Missing` when that record's
+    /// segment is about to go or gone: then append the message inline.
     At(Position),
 }
 
@@ -224,11 +226,7 @@ pub trait Journal: Send + Sync {
     /// that serves sockets. `each` gets the place in `positions`.
     ///
     /// A record that cannot be read or fails its checksum yields an error for that one only.
-    fn read(
-        &self,
-        positions: &[Position],
-        each: &mut dyn FnMut(usize, Result<Message, StoreError>),
-    );
+    fn read(&self, positions: &[Position], each: &mut dyn FnMut(usize, Result<Message, StoreError>));
 
     /// Bytes appended that are not durable yet. Publishers wait when there are too many.
     fn backlog(&self) -> usize;
@@ -260,9 +258,7 @@ pub enum StoreError {
         what: Arc<str>,
     },
     /// The data folder was written by a newer version.
-    #[error(
-        "the data folder has format {found}, this version reads up to {known}: run a newer portolan"
-    )]
+    #[error("the data folder has format {found}, this version reads up to {known}: run a newer portolan")]
     TooNew {
         /// The folder's format.
         found: u32,

@@ -1,0 +1,426 @@
+//! Appending: records are encoded into memory under a short lock, and chunks of them handed to the journal's thread.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use portolan_core::store::{Appended, Content, Index, Position, Record, StoreError, Waiter};
+
+use crate::encode::{self, Kind};
+use crate::journal::footer::{self, Builder, EnqueuedEntry, Footer, Mark, TRAILER};
+use crate::journal::frame::{self, Head};
+use crate::journal::segment::{self, Class, Header, Segment, Table};
+
+/// Consecutive bytes of one segment, written and synced together.
+#[derive(Debug, Default)]
+pub(crate) struct Chunk {
+    pub(crate) segment: u32,
+    /// Bytes of the segment's file.
+    pub(crate) length: u64,
+    /// Where in the segment it goes.
+    pub(crate) start: u32,
+    pub(crate) bytes: Vec<u8>,
+    /// Last index of the journal up to here.
+    pub(crate) last: Index,
+    /// Written after the bytes when nothing more comes to this segment.
+    pub(crate) footer: Option<Footer>,
+}
+
+/// What may go wrong on the way into the buffer, seen from the disk.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Room {
+    /// Messages are not welcome.
+    pub(crate) low: bool,
+    /// Space for the next segment is reserved.
+    pub(crate) reserved: bool,
+    /// Bytes that the disk had left when last asked, less what has been taken since.
+    pub(crate) free: u64,
+}
+
+/// How the journal's thread sleeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sleep {
+    Awake,
+    /// It will look again soon by itself.
+    Light,
+    /// Until it is woken.
+    Deep,
+}
+
+/// Everything behind the journal's lock.
+pub(crate) struct State {
+    pub(crate) table: Table,
+    /// Where the next frame goes.
+    pub(crate) offset: u32,
+    /// Index of the next record.
+    pub(crate) next: Index,
+    pub(crate) builder: Builder,
+    pub(crate) chunk: Chunk,
+    /// Earlier chunks that the journal's thread has not taken yet.
+    pub(crate) full: VecDeque<Chunk>,
+    /// Chunks that it is writing.
+    pub(crate) in_flight: VecDeque<Arc<Chunk>>,
+    /// A buffer for the next chunk.
+    pub(crate) spare: Vec<u8>,
+    pub(crate) unsynced: usize,
+    pub(crate) waiters: Vec<(Index, Arc<dyn Waiter>)>,
+    pub(crate) failed: Option<Arc<str>>,
+    pub(crate) sleep: Sleep,
+    /// Somebody waits for what is in the buffer.
+    pub(crate) urgent: bool,
+    pub(crate) closing: bool,
+    pub(crate) room: Room,
+    /// Content in this segment and older ones must not be referred to any more: they are about to go.
+    pub(crate) leaving: u32,
+    /// Counts chunks that are complete, and chunks synced.
+    pub(crate) begun: u64,
+    pub(crate) synced: u64,
+    /// Threads of ours that wait for a count.
+    pub(crate) synced_watchers: u32,
+    pub(crate) facts: FactSizes,
+    /// Facts for the checkpoint.
+    pub(crate) mirror: Vec<MirrorFact>,
+    pub(crate) mirroring: bool,
+    pub(crate) limits: Limits,
+    seed: u32,
+}
+
+/// A fact on its way to the checkpoint.
+pub(crate) struct MirrorFact {
+    pub(crate) index: Index,
+    pub(crate) key: Vec<u8>,
+    pub(crate) value: Option<Vec<u8>>,
+}
+
+/// Fixed figures of the buffer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    pub(crate) segment: u64,
+    pub(crate) write: usize,
+    pub(crate) unsynced: usize,
+    /// Kept free in the active segment for records other than messages while no next segment is assured.
+    pub(crate) reserve: u64,
+}
+
+/// Knows how many bytes the facts in force take.
+#[derive(Debug, Default)]
+pub(crate) struct FactSizes {
+    sizes: HashMap<u64, u32>,
+    pub(crate) bytes: u64,
+}
+
+impl FactSizes {
+    pub(crate) fn learn(&mut self, key: &[u8], value: Option<&[u8]>) {
+        // Two checksums make 64 bits; a rare collision only blurs an estimate.
+        let hash = u64::from(crc32c::crc32c(key)) << 32 | u64::from(crc32c::crc32c_append(!0, key)) ^ key.len() as u64;
+        let size = value.map(|value| frame::size(4 + key.len() + value.len()) as u32);
+        let before = match size {
+            Some(size) => self.sizes.insert(hash, size),
+            None => self.sizes.remove(&hash),
+        };
+        self.bytes = self.bytes + u64::from(size.unwrap_or(0)) - u64::from(before.unwrap_or(0));
+    }
+}
+
+/// How welcome a record is when space is scarce.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Need {
+    /// Takes space: a message.
+    Ordinary,
+    /// Frees space, or is small and rare, or comes from the cleaner.
+    Pressing,
+}
+
+impl State {
+    pub(crate) fn new(table: Table, offset: u32, next: Index, builder: Builder, limits: Limits) -> Self {
+        let seed = frame::seed(table.iter().next_back().map_or(0, |segment| segment.number));
+        Self {
+            table,
+            offset,
+            next,
+            builder,
+            chunk: Chunk::default(),
+            full: VecDeque::new(),
+            in_flight: VecDeque::new(),
+            spare: Vec::new(),
+            unsynced: 0,
+            waiters: Vec::new(),
+            failed: None,
+            sleep: Sleep::Awake,
+            urgent: false,
+            closing: false,
+            room: Room { low: false, reserved: false, free: 0 },
+            leaving: 0,
+            begun: 0,
+            synced: 0,
+            synced_watchers: 0,
+            facts: FactSizes::default(),
+            mirror: Vec::new(),
+            mirroring: false,
+            limits,
+            seed,
+        }
+    }
+
+    /// Adds a record; `pressing` when space is no reason to refuse it.
+    pub(crate) fn append(
+        &mut self,
+        record: &Record<'_>,
+        group: u16,
+        term: u32,
+        pressing: bool,
+    ) -> Result<Appended, StoreError> {
+        let length = encode::payload_len(record);
+        let size = frame::size(length);
+        let (need, ranges) = match record {
+            Record::Enqueued { content, .. } => {
+                if let Content::At(position) = content {
+                    self.check_content(*position)?;
+                }
+                (if pressing { Need::Pressing } else { Need::Ordinary }, 0)
+            }
+            Record::Settled { ranges, .. } | Record::Redelivered { ranges, .. } => (Need::Pressing, ranges.len()),
+            Record::Dropped { .. } | Record::Fact { .. } => (Need::Pressing, 0),
+        };
+        self.make_room(size, Builder::bound(ranges), need)?;
+        let class = match record {
+            Record::Enqueued { .. } => Class::of(size),
+            _ => Class::from_number(0),
+        };
+        let number = self.chunk.segment;
+        let index = self.next;
+        let missing = || StoreError::Failed("a record has no position".into());
+        let position = Position::new(number, self.offset | u32::from(class.number())).ok_or_else(missing)?;
+        let head = Head { length, index, term, group, kind: encode::kind(record) };
+        frame::write(&mut self.chunk.bytes, self.seed, &head, |out| encode::write_payload(record, out));
+        self.note(record, position, class, size);
+        self.advance(size);
+        self.next += 1;
+        self.chunk.last = index;
+        Ok(Appended { index, position })
+    }
+
+    fn check_content(&self, content: Position) -> Result<(), StoreError> {
+        let number = content.segment();
+        if number <= self.leaving || self.table.get(number).is_none() {
+            return Err(StoreError::Missing(content));
+        }
+        Ok(())
+    }
+
+    /// Adds a mark of the journal.
+    pub(crate) fn append_mark(&mut self, mark: Mark) -> Result<(), StoreError> {
+        let (kind, number) = match mark {
+            Mark::Truncated(after) => (Kind::Truncated, after),
+            Mark::Discarded(before) => (Kind::Discarded, u64::from(before)),
+            Mark::Gap(next) => (Kind::Gap, next),
+            Mark::Opened => (Kind::Opened, 0),
+            Mark::Closed => (Kind::Closed, 0),
+        };
+        let size = frame::size(8);
+        self.make_room(size, Builder::bound(0), Need::Pressing)?;
+        let head = Head { length: 8, index: self.next, term: 0, group: 0, kind };
+        frame::write(&mut self.chunk.bytes, self.seed, &head, |out| out.extend_from_slice(&number.to_le_bytes()));
+        self.builder.mark(mark);
+        self.advance(size);
+        if let Mark::Truncated(after) = mark {
+            self.next = after + 1;
+        }
+        self.chunk.last = self.next - 1;
+        Ok(())
+    }
+
+    fn advance(&mut self, size: usize) {
+        self.offset += size as u32;
+        self.unsynced += size;
+    }
+
+    /// Remembers what the segment's index and the table must know of a record.
+    fn note(&mut self, record: &Record<'_>, position: Position, class: Class, size: usize) {
+        let offset = self.offset;
+        match record {
+            Record::Enqueued { queue, seq, expires_at, content } => {
+                let elsewhere = match content {
+                    Content::At(content) => Some(content.segment()),
+                    Content::Inline(_) => None,
+                };
+                let number = position.segment();
+                let entry = EnqueuedEntry {
+                    offset,
+                    class,
+                    queue: *queue,
+                    seq: *seq,
+                    expires_at: *expires_at,
+                    content: elsewhere,
+                    referred: elsewhere.is_some(),
+                };
+                self.builder.enqueued(&entry, number);
+                self.table.enliven(position);
+                if let Some(content) = elsewhere {
+                    self.table.refer(position, content);
+                }
+                if let Some(segment) = self.table.active() {
+                    segment.sizes.count(class, size);
+                }
+            }
+            Record::Settled { queue, ranges, .. } => self.builder.settled(*queue, ranges.iter().copied()),
+            Record::Redelivered { queue, ranges } => self.builder.redelivered(*queue, ranges.iter().copied()),
+            Record::Dropped { queue, .. } => self.builder.dropped(*queue),
+            Record::Fact { key, value } => {
+                self.builder.fact(offset);
+                self.facts.learn(key, *value);
+                if let Some(segment) = self.table.active() {
+                    segment.facts += 1;
+                }
+                if self.mirroring {
+                    let (key, value) = (key.to_vec(), value.map(<[u8]>::to_vec));
+                    self.mirror.push(MirrorFact { index: self.next, key, value });
+                }
+            }
+        }
+    }
+
+    /// Sees to it that a frame of `size` bytes fits at `self.offset`, in a chunk that has begun.
+    fn make_room(&mut self, size: usize, entry: usize, need: Need) -> Result<(), StoreError> {
+        if let Some(reason) = &self.failed {
+            return Err(StoreError::Failed(Arc::clone(reason)));
+        }
+        let limit = if need == Need::Ordinary { self.limits.unsynced } else { 2 * self.limits.unsynced };
+        let over = self.unsynced > 0 && self.unsynced.saturating_add(size) > limit;
+        if over || (need == Need::Ordinary && self.room.low) {
+            return Err(StoreError::Full);
+        }
+        let lead = self.lead();
+        let tail = footer::frame_size(self.builder.bytes().len() + entry) + TRAILER;
+        let end = u64::from(self.offset) + (lead + size + tail) as u64;
+        let length = self.table.active().map_or(0, |segment| segment.length);
+        let keep = if need == Need::Ordinary && !self.room.reserved && !self.may_take(self.limits.segment) {
+            self.limits.reserve
+        } else {
+            0
+        };
+        if end + keep > length {
+            let alone = segment::HEADER + frame::size(0) + size + footer::frame_size(entry) + TRAILER;
+            self.roll(alone as u64)?;
+        }
+        if self.chunk.bytes.is_empty() {
+            self.begin_chunk();
+        }
+        Ok(())
+    }
+
+    /// Bytes that go before the next frame.
+    fn lead(&self) -> usize {
+        match (self.chunk.bytes.is_empty(), self.offset) {
+            (false, _) => 0,
+            (true, 0) => segment::HEADER + frame::size(0),
+            (true, _) => frame::size(0),
+        }
+    }
+
+    /// The disk had room for that much more when it was last asked.
+    fn may_take(&self, bytes: u64) -> bool {
+        self.room.free >= bytes.saturating_mul(2)
+    }
+
+    /// Ends the active segment and goes on in a new one that has room for `alone` bytes.
+    fn roll(&mut self, alone: u64) -> Result<(), StoreError> {
+        let Some(active) = self.table.iter().next_back() else { return Err(StoreError::Full) };
+        let (number, before, first, sizes) = (active.number, active.length, active.first, active.sizes);
+        let length = if alone <= self.limits.segment { self.limits.segment } else { alone.next_multiple_of(4096) };
+        let assured = self.room.reserved && length == self.limits.segment;
+        let next = number.checked_add(1).filter(|_| u32::try_from(length).is_ok());
+        let (Some(next), true) = (next, assured || self.may_take(length)) else { return Err(StoreError::Full) };
+        if assured {
+            self.room.reserved = false;
+        } else {
+            self.room.free -= length;
+        }
+        if self.offset == 0 {
+            // Nothing has gone into the active segment: it can still be made as long as this record needs.
+            if let Some(active) = self.table.active() {
+                active.length = length;
+                self.table.disk_bytes += length - before;
+            }
+            return Ok(());
+        }
+        let footer = std::mem::take(&mut self.builder).footer(first, self.next, self.offset, sizes);
+        let mut last = self.take_chunk();
+        if last.bytes.is_empty() {
+            last = Chunk { segment: number, length: before, start: self.offset, last: self.next - 1, ..last };
+        }
+        last.footer = Some(footer);
+        self.full.push_back(last);
+        self.begun += 1;
+        self.table.push(Segment::new(next, length, self.next));
+        self.offset = 0;
+        self.seed = frame::seed(next);
+        Ok(())
+    }
+
+    fn take_chunk(&mut self) -> Chunk {
+        let bytes = std::mem::take(&mut self.spare);
+        std::mem::replace(&mut self.chunk, Chunk { bytes, ..Chunk::default() })
+    }
+
+    fn begin_chunk(&mut self) {
+        let Some(active) = self.table.active() else { return };
+        let (number, length, first) = (active.number, active.length, active.first);
+        let start = self.offset;
+        self.chunk.segment = number;
+        self.chunk.length = length;
+        self.chunk.start = start;
+        if start == 0 {
+            self.chunk.bytes.extend_from_slice(&Header { number, length, first: Some(first) }.encode());
+        }
+        // The journal's thread writes a chunk only when all before it is on stable storage. That is what a round's
+        // mark tells a recovery that finds a hole before it.
+        let head = Head { length: 0, index: self.next, term: 0, group: 0, kind: Kind::Round };
+        frame::write(&mut self.chunk.bytes, self.seed, &head, |_| {});
+        self.chunk.last = self.next - 1;
+        self.advance(self.chunk.bytes.len());
+    }
+
+    pub(crate) fn stop_mirroring(&mut self) {
+        self.mirroring = false;
+        self.mirror = Vec::new();
+    }
+
+    /// Nothing waits to be written.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.full.is_empty() && self.chunk.bytes.is_empty()
+    }
+
+    /// Hands everything to the journal's thread.
+    pub(crate) fn take(&mut self) {
+        let full = std::mem::take(&mut self.full);
+        self.in_flight.extend(full.into_iter().map(Arc::new));
+        if !self.chunk.bytes.is_empty() {
+            let chunk = self.take_chunk();
+            self.in_flight.push_back(Arc::new(chunk));
+            self.begun += 1;
+        }
+        self.urgent = false;
+    }
+
+    /// The first chunk in flight is on stable storage: takes it off and returns who waited for it.
+    pub(crate) fn done(&mut self, due: &mut Vec<Arc<dyn Waiter>>) {
+        let Some(chunk) = self.in_flight.pop_front() else { return };
+        self.synced += 1;
+        self.unsynced = self.unsynced.saturating_sub(chunk.bytes.len());
+        let last = chunk.last;
+        if let Ok(mut chunk) = Arc::try_unwrap(chunk) {
+            // A burst's buffer is given back: memory is for messages.
+            if chunk.bytes.capacity() <= 2 * self.limits.write && self.spare.capacity() < chunk.bytes.capacity() {
+                chunk.bytes.clear();
+                self.spare = chunk.bytes;
+            }
+        }
+        self.waiters.retain(|(index, waiter)| {
+            let waits = *index > last;
+            if !waits {
+                due.push(Arc::clone(waiter));
+            }
+            waits
+        });
+    }
+}

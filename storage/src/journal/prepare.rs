@@ -1,0 +1,297 @@
+//! Makes the next segment ready before it is needed, and watches how much room the disk has.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+use portolan_core::store::StoreError;
+
+use crate::filesystem::File;
+use crate::journal::Shared;
+use crate::journal::segment::{self, Header};
+
+/// How often the disk is asked, and a failed reservation tried again.
+const AGAIN: Duration = Duration::from_secs(1);
+/// Zeros are written in pieces, each synced, so that they never stand in a confirm's way for long.
+const PIECE: usize = 512 << 10;
+
+/// The segment that comes after the active one.
+enum Next {
+    /// Not made yet; `wanted` when the active one is being filled.
+    None {
+        wanted: Option<u32>,
+    },
+    /// The preparing thread is at it.
+    Working {
+        number: u32,
+    },
+    Ready {
+        number: u32,
+        file: Arc<dyn File>,
+    },
+}
+
+/// Hands out segment files.
+pub(crate) struct Segments {
+    slot: Mutex<Slot>,
+    changed: Condvar,
+}
+
+struct Slot {
+    next: Next,
+    /// The journal's thread is waiting for the file that is being made.
+    hurry: bool,
+    /// Files of discarded segments, by their former number.
+    spares: Vec<u32>,
+    closing: bool,
+}
+
+/// More than one spare is of no use: the next is prepared while one is filled.
+const SPARES: usize = 1;
+
+impl Segments {
+    pub(crate) fn new() -> Self {
+        let slot = Slot { next: Next::None { wanted: None }, hurry: false, spares: Vec::new(), closing: false };
+        Self { slot: Mutex::new(slot), changed: Condvar::new() }
+    }
+
+    /// A prepared file was found at the start.
+    pub(crate) fn found(&self, number: u32, file: Arc<dyn File>) {
+        self.slot.lock().next = Next::Ready { number, file };
+    }
+
+    /// Makes the first segment of a new journal.
+    pub(crate) fn make_first(&self, shared: &Shared) -> Result<(), StoreError> {
+        let file = make(shared, 1, None).map_err(|error| shared.io("cannot make", 1, error))?;
+        write_zeros(shared, 1, &*file);
+        self.found(1, file);
+        Ok(())
+    }
+
+    pub(crate) fn close(&self) {
+        self.slot.lock().closing = true;
+        self.changed.notify_all();
+    }
+
+    /// Segment `active` is being filled: makes the next one when it is `time`.
+    pub(crate) fn prepare_ahead(&self, active: u32, time: bool) {
+        if !time {
+            return;
+        }
+        let mut slot = self.slot.lock();
+        if matches!(slot.next, Next::None { wanted: None }) {
+            slot.next = Next::None { wanted: active.checked_add(1) };
+            self.changed.notify_all();
+        }
+    }
+
+    /// The file of segment `number`, made on the spot if it must be. Waits for room on the disk if there is none:
+    /// the records are accepted, and nothing has been written of them yet.
+    pub(crate) fn obtain(&self, shared: &Shared, number: u32) -> Result<Arc<dyn File>, StoreError> {
+        let mut slot = self.slot.lock();
+        loop {
+            match &slot.next {
+                Next::Ready { number: ready, file } if *ready == number => {
+                    let file = Arc::clone(file);
+                    slot.next = Next::None { wanted: None };
+                    return Ok(file);
+                }
+                Next::Working { .. } => {
+                    slot.hurry = true;
+                    self.changed.wait(&mut slot);
+                }
+                Next::Ready { .. } | Next::None { .. } => {
+                    slot.next = Next::None { wanted: None };
+                    let spare = slot.spares.pop();
+                    match make(shared, number, spare) {
+                        Ok(file) => return Ok(file),
+                        Err(error) if is_full(&error) && !slot.closing => {
+                            shared.set_low(true, "no room for the next segment");
+                            self.changed.wait_for(&mut slot, AGAIN / 4);
+                        }
+                        Err(error) => return Err(shared.io("cannot make", number, error)),
+                    }
+                }
+            }
+        }
+    }
+
+    /// Makes the segment's file as long as a record larger than a segment needs.
+    pub(crate) fn lengthen(
+        &self,
+        shared: &Shared,
+        number: u32,
+        file: &dyn File,
+        length: u64,
+    ) -> Result<(), StoreError> {
+        loop {
+            let Err(error) = file.allocate(length) else { return Ok(()) };
+            let mut slot = self.slot.lock();
+            if !is_full(&error) || slot.closing {
+                return Err(shared.io("cannot lengthen", number, error));
+            }
+            shared.set_low(true, "no room for a large record");
+            self.changed.wait_for(&mut slot, AGAIN / 4);
+        }
+    }
+
+    /// A discarded segment's file may be used again.
+    pub(crate) fn recycle(&self, shared: &Shared, number: u32, length: u64) -> io::Result<()> {
+        let mut slot = self.slot.lock();
+        if length == shared.options.segment_bytes && slot.spares.len() < SPARES {
+            shared.options.files.rename(&segment::path(&shared.folder, number), &spare_path(shared, number))?;
+            slot.spares.push(number);
+            self.changed.notify_all();
+            Ok(())
+        } else {
+            drop(slot);
+            shared.options.files.remove(&segment::path(&shared.folder, number))
+        }
+    }
+
+    /// Bytes of files that hold no records.
+    pub(crate) fn idle_bytes(&self, segment_bytes: u64) -> u64 {
+        let slot = self.slot.lock();
+        let ready = usize::from(!matches!(slot.next, Next::None { .. }));
+        (slot.spares.len() + ready) as u64 * segment_bytes
+    }
+}
+
+fn spare_path(shared: &Shared, number: u32) -> std::path::PathBuf {
+    shared.folder.join(format!("{number:010}.spare"))
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// Makes the file of segment `number`, with its space reserved and its name and length on stable storage.
+fn make(shared: &Shared, number: u32, spare: Option<u32>) -> io::Result<Arc<dyn File>> {
+    let files = &shared.options.files;
+    let path = segment::path(&shared.folder, number);
+    let length = shared.options.segment_bytes;
+    let file = match spare {
+        Some(spare) => {
+            files.rename(&spare_path(shared, spare), &path)?;
+            files.open(&path)?
+        }
+        None => {
+            let file = files.create(&path)?;
+            if let Err(error) = file.allocate(length) {
+                drop(file);
+                files.remove(&path)?;
+                return Err(error);
+            }
+            file
+        }
+    };
+    // Of a file that says "nothing written yet", a recovery needs to read no more.
+    file.write_at(&Header { number, length, first: None }.encode(), 0)?;
+    file.sync()?;
+    files.sync_folder(&shared.folder)?;
+    Ok(file)
+}
+
+/// The preparing thread.
+pub(crate) fn run(shared: &Shared) {
+    let segments = &shared.segments;
+    loop {
+        shared.look_at_disk();
+        let mut slot = segments.slot.lock();
+        if slot.closing {
+            return;
+        }
+        let Next::None { wanted: Some(number) } = slot.next else {
+            segments.changed.wait_for(&mut slot, AGAIN);
+            continue;
+        };
+        slot.next = Next::Working { number };
+        let spare = slot.spares.pop();
+        drop(slot);
+        let made = make(shared, number, spare);
+        if made.is_ok() {
+            shared.reserved();
+        }
+        let full = made.is_err();
+        let next = match made {
+            Ok(file) => {
+                if spare.is_none() {
+                    write_zeros(shared, number, &*file);
+                }
+                Next::Ready { number, file }
+            }
+            Err(error) => {
+                tracing::warn!(%error, number, "cannot make the next segment");
+                shared.set_low(true, "no room for the next segment");
+                Next::None { wanted: Some(number) }
+            }
+        };
+        let mut slot = segments.slot.lock();
+        slot.next = next;
+        slot.hurry = false;
+        segments.changed.notify_all();
+        if full {
+            segments.changed.wait_for(&mut slot, AGAIN);
+        }
+    }
+}
+
+/// Writes a new file full of zeros, so that a sync of records later changes nothing but their bytes. Only speed
+/// depends on it: it stops when somebody waits for the file, and when it fails.
+fn write_zeros(shared: &Shared, number: u32, file: &dyn File) {
+    let length = shared.options.segment_bytes;
+    let zeros = vec![0; PIECE.min(length as usize)];
+    let mut offset = segment::HEADER as u64;
+    while offset < length {
+        let slot = shared.segments.slot.lock();
+        if slot.hurry || slot.closing {
+            return;
+        }
+        drop(slot);
+        let piece = zeros.len().min((length - offset) as usize);
+        if let Err(error) = file.write_at(&zeros[..piece], offset).and_then(|()| file.sync()) {
+            tracing::warn!(%error, number, "cannot fill the next segment with zeros");
+            return;
+        }
+        offset += piece as u64;
+    }
+}
+
+impl Shared {
+    /// Space for the next segment is there for sure.
+    fn reserved(&self) {
+        let mut state = self.state.lock();
+        state.room.reserved = true;
+        drop(state);
+        self.look_at_disk();
+    }
+
+    /// Asks the file system how much is left, and says whether messages are welcome.
+    pub(crate) fn look_at_disk(&self) {
+        let Ok(free) = self.options.files.free_bytes(&self.folder) else { return };
+        let over_floor = free.saturating_sub(self.options.free_floor);
+        let mut state = self.state.lock();
+        state.room.free = over_floor;
+        let enough = over_floor >= self.options.segment_bytes * 2 || state.room.reserved;
+        drop(state);
+        if over_floor == 0 && self.options.free_floor > 0 {
+            self.set_low(true, "less disk is free than the floor asks for");
+        } else if enough {
+            self.set_low(false, "there is room again");
+        }
+    }
+
+    pub(crate) fn set_low(&self, low: bool, why: &'static str) {
+        let mut state = self.state.lock();
+        let changed = state.room.low != low;
+        state.room.low = low;
+        let free = state.room.free;
+        drop(state);
+        if changed && low {
+            tracing::warn!(free, reason = why, "disk space is low: no more messages are accepted");
+        } else if changed {
+            tracing::info!(free, reason = why, "messages are accepted again");
+        }
+    }
+}

@@ -1,0 +1,315 @@
+//! Opening a journal: which segments there are, what they hold, and what to do about what is not as it was written.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use portolan_core::store::{Index, StoreError};
+
+use crate::encode::Kind;
+use crate::filesystem::File;
+use crate::folder::{Found, io_error};
+use crate::journal::footer::{self, Builder, Footer, TRAILER};
+use crate::journal::frame::{self, Head};
+use crate::journal::replay::Loaded;
+use crate::journal::scan::{Damage, Scan, Scanned, Search, Torn};
+use crate::journal::segment::{self, Header};
+use crate::journal::window::Window;
+use crate::options::{OnDamage, Options};
+
+/// What was found in the journal's folder.
+pub(crate) struct Recovery {
+    /// Segments with records, oldest first.
+    pub(crate) segments: Vec<Loaded>,
+    /// Where the next frame goes, in the last of them or, when that one is sealed, in a new one.
+    pub(crate) offset: u32,
+    /// Index of the next record.
+    pub(crate) next: Index,
+    /// The index of the segment that is written on.
+    pub(crate) builder: Builder,
+    /// A file that is ready for the next segment.
+    pub(crate) prepared: Option<(u32, Arc<dyn File>)>,
+}
+
+/// A segment file on the way in.
+struct Candidate {
+    number: u32,
+    file: Arc<dyn File>,
+    length: u64,
+    /// What is known of its first record before it is read.
+    first: Option<Index>,
+}
+
+struct Reader<'o> {
+    options: &'o Options,
+    folder: &'o Path,
+    window: Window,
+}
+
+/// Reads the journal in `folder`.
+pub(crate) fn recover(options: &Options, folder: &Path, found: Found) -> Result<Recovery, StoreError> {
+    let mut reader = Reader { options, folder, window: Window::default() };
+    let names = options.files.list(folder).map_err(|error| io_error("cannot list", folder, error))?;
+    let mut numbers: Vec<u32> = names.iter().filter_map(|name| segment::number_in(name)).collect();
+    numbers.sort_unstable();
+    for name in names.iter().filter(|name| name.ends_with(".spare")) {
+        reader.remove(&folder.join(name))?;
+    }
+    if found == Found::Known && numbers.is_empty() {
+        return Err(reader.damaged(1, 0, "the journal has no segment left: restore the data folder from a backup"));
+    }
+    let mut begun = Vec::new();
+    let mut unused = Vec::new();
+    for number in numbers {
+        let (candidate, is_begun) = reader.candidate(number)?;
+        if is_begun { begun.push(candidate) } else { unused.push(candidate) }
+    }
+    let mut recovery = reader.load(&begun)?;
+    reader.check_succession(&mut recovery, &unused)?;
+    let next = recovery.segments.last().map_or(1, |last| last.number + u32::from(last.sealed || recovery.offset > 0));
+    for candidate in unused {
+        let fits = candidate.number == next && candidate.length == options.segment_bytes;
+        if fits {
+            reader.scrub(&candidate)?;
+            recovery.prepared = Some((next, candidate.file));
+        } else {
+            reader.remove(&segment::path(folder, candidate.number))?;
+        }
+    }
+    Ok(recovery)
+}
+
+impl Reader<'_> {
+    fn path(&self, number: u32) -> PathBuf {
+        segment::path(self.folder, number)
+    }
+
+    fn damaged(&self, number: u32, offset: u64, what: &str) -> StoreError {
+        StoreError::Damaged { file: self.path(number), offset, what: what.into() }
+    }
+
+    fn failed(&self, what: &'static str, number: u32) -> impl FnOnce(io::Error) -> StoreError {
+        let path = self.path(number);
+        move |error| io_error(what, &path, error)
+    }
+
+    fn remove(&self, path: &Path) -> Result<(), StoreError> {
+        self.options.files.remove(path).map_err(|error| io_error("cannot remove", path, error))
+    }
+
+    /// Opens a segment and says whether anything was written to it.
+    fn candidate(&mut self, number: u32) -> Result<(Candidate, bool), StoreError> {
+        let path = self.path(number);
+        let file = self.options.files.open(&path).map_err(self.failed("cannot open", number))?;
+        let actual = file.length().map_err(self.failed("cannot read", number))?;
+        let mut bytes = [0; segment::HEADER];
+        file.read_at(&mut bytes, 0).map_err(self.failed("cannot read", number))?;
+        match Header::decode(&bytes) {
+            Some(Header { number: named, length, first: Some(first) }) if named == number => {
+                if actual != length {
+                    let what = "the file does not have the length that it was made with: restore it from a backup, \
+                                or start once with on_damage = \"repair\" to skip what is missing";
+                    self.tolerate(self.damaged(number, actual, what))?;
+                }
+                Ok((Candidate { number, file, length, first: Some(first) }, true))
+            }
+            // Made ready, or recycled and not made ready yet: nothing that was synced is in it.
+            Some(_) => Ok((Candidate { number, file, length: actual, first: None }, false)),
+            None => {
+                let mut search = Search { file: &*file, length: actual, seed: frame::seed(number), least: 0 };
+                self.window.reset();
+                let frame = search.next(&mut self.window, 8).map_err(self.failed("cannot read", number))?;
+                let first = frame.map(|(_, _, index, _)| index);
+                if first.is_some() {
+                    tracing::warn!(file = %path.display(), offset = 0, "segment header unreadable, records are read without it");
+                }
+                Ok((Candidate { number, file, length: actual, first }, first.is_some()))
+            }
+        }
+    }
+
+    /// Refuses damage, or logs it when the operator asked to go on.
+    fn tolerate(&self, damage: StoreError) -> Result<(), StoreError> {
+        match self.options.on_damage {
+            OnDamage::Refuse => Err(damage),
+            OnDamage::Repair => {
+                tracing::error!(%damage, "damage skipped as asked");
+                Ok(())
+            }
+        }
+    }
+
+    fn load(&mut self, begun: &[Candidate]) -> Result<Recovery, StoreError> {
+        let mut recovery =
+            Recovery { segments: Vec::new(), offset: 0, next: 1, builder: Builder::default(), prepared: None };
+        for (at, candidate) in begun.iter().enumerate() {
+            let following = begun.get(at + 1);
+            let trusted = match following {
+                // Only a segment with a successor is on stable storage whole, and its index with it.
+                Some(following) => {
+                    self.footer(candidate)?.filter(|footer| following.first.is_none_or(|first| first == footer.next))
+                }
+                None => None,
+            };
+            let (number, length) = (candidate.number, candidate.length);
+            if let Some(footer) = trusted {
+                recovery.next = footer.next;
+                recovery.segments.push(Loaded { number, length, footer, sealed: true });
+                continue;
+            }
+            if following.is_some() {
+                tracing::warn!(file = %self.path(number).display(), "segment has no readable index, reading all of it");
+            }
+            let scanned = self.scan(candidate, following, recovery.next)?;
+            recovery.next = scanned.next;
+            recovery.offset = scanned.end as u32;
+            let sealed = scanned.sealed || following.is_some();
+            let first = scanned.first;
+            recovery.builder = scanned.builder.clone();
+            let footer = scanned.builder.footer(first, scanned.next, scanned.end as u32, scanned.sizes);
+            recovery.segments.push(Loaded { number, length, footer, sealed });
+        }
+        if recovery.segments.last().is_none_or(|last| last.sealed) {
+            recovery.offset = 0;
+            recovery.builder = Builder::default();
+        }
+        Ok(recovery)
+    }
+
+    /// The index at the end of a segment, when it is sound.
+    fn footer(&mut self, candidate: &Candidate) -> Result<Option<Footer>, StoreError> {
+        read_footer(&*candidate.file, candidate.number, candidate.length)
+            .map_err(self.failed("cannot read", candidate.number))
+    }
+
+    fn scan(
+        &mut self,
+        candidate: &Candidate,
+        following: Option<&Candidate>,
+        before: Index,
+    ) -> Result<Scanned, StoreError> {
+        let number = candidate.number;
+        let scan = Scan {
+            file: &*candidate.file,
+            number,
+            length: candidate.length,
+            followed: following.map(|following| following.first.unwrap_or(Index::MAX)),
+        };
+        let mut scanned = scan.run(&mut self.window).map_err(self.failed("cannot read", number))?;
+        if scanned.next == 0 {
+            // Nothing of it was ever on stable storage.
+            scanned.first = candidate.first.unwrap_or(before);
+            scanned.next = scanned.first;
+        }
+        for damage in &scanned.damage {
+            self.damage(candidate, damage)?;
+        }
+        if let Some(torn) = &scanned.torn {
+            self.torn(candidate, torn)?;
+        }
+        Ok(scanned)
+    }
+
+    fn damage(&self, candidate: &Candidate, damage: &Damage) -> Result<(), StoreError> {
+        let what = format!(
+            "records {} up to {} cannot be read although they were on stable storage: restore the file from a \
+             backup, or start once with on_damage = \"repair\" to skip them",
+            damage.lost, damage.next
+        );
+        self.tolerate(self.damaged(candidate.number, damage.from, &what))?;
+        // A gap that says what comes next lets later starts read on without asking again.
+        let Some(length) = (damage.until - damage.from).checked_sub(frame::HEADER as u64).filter(|room| *room >= 8)
+        else {
+            return Ok(());
+        };
+        let mut bytes = Vec::new();
+        let head = Head { length: length as usize, index: damage.lost, term: 0, group: 0, kind: Kind::Gap };
+        frame::write(&mut bytes, frame::seed(candidate.number), &head, |out| {
+            out.extend_from_slice(&damage.next.to_le_bytes());
+            out.resize(out.len() + length as usize - 8, 0);
+        });
+        let written = candidate.file.write_at(&bytes, damage.from).and_then(|()| candidate.file.sync());
+        written.map_err(self.failed("cannot repair", candidate.number))
+    }
+
+    /// Drops what a last, unsynced round left behind, so that none of it can come back later.
+    fn torn(&self, candidate: &Candidate, torn: &Torn) -> Result<(), StoreError> {
+        if torn.partial {
+            let file = self.path(candidate.number);
+            tracing::warn!(
+                file = %file.display(), offset = torn.from, whole_records = torn.stray.len(),
+                "dropped the end of the journal: it had not been synced when the machine stopped"
+            );
+        }
+        self.wipe(candidate, std::iter::once(torn.from).chain(torn.stray.iter().copied()))
+    }
+
+    fn wipe(&self, candidate: &Candidate, frames: impl Iterator<Item = u64>) -> Result<(), StoreError> {
+        let mut wiped = false;
+        for offset in frames.filter(|offset| offset + frame::HEADER as u64 <= candidate.length) {
+            let written = candidate.file.write_at(&[0; frame::HEADER], offset);
+            written.map_err(self.failed("cannot wipe", candidate.number))?;
+            wiped = true;
+        }
+        if wiped {
+            candidate.file.sync().map_err(self.failed("cannot sync", candidate.number))?;
+        }
+        Ok(())
+    }
+
+    /// A file that looks unused may hold frames whose header was lost with an unsynced round.
+    fn scrub(&mut self, candidate: &Candidate) -> Result<(), StoreError> {
+        let seed = frame::seed(candidate.number);
+        let mut search = Search { file: &*candidate.file, length: candidate.length, seed, least: 1 };
+        let mut stray = Vec::new();
+        let mut offset = segment::HEADER as u64;
+        self.window.reset();
+        let failed = |error| io_error("cannot read", &segment::path(self.folder, candidate.number), error);
+        while let Some((at, size, ..)) = search.next(&mut self.window, offset).map_err(failed)? {
+            stray.push(at);
+            offset = at + size;
+        }
+        self.wipe(candidate, stray.into_iter())
+    }
+
+    /// Segments must follow one another without a hole, from the first that was not discarded on.
+    fn check_succession(&self, recovery: &mut Recovery, unused: &[Candidate]) -> Result<(), StoreError> {
+        let discarded = recovery.segments.iter().map(|loaded| loaded.footer.discarded).max().unwrap_or(0);
+        while let Some(loaded) = recovery.segments.first().filter(|loaded| loaded.number < discarded) {
+            self.remove(&self.path(loaded.number))?;
+            recovery.segments.remove(0);
+        }
+        let what = "the file is missing: restore it from a backup, or start once with on_damage = \"repair\" to go \
+                    on without its records";
+        let mut expected = discarded.max(1);
+        for loaded in &recovery.segments {
+            if loaded.number != expected {
+                self.tolerate(self.damaged(expected, 0, what))?;
+            }
+            expected = loaded.number + 1;
+        }
+        if let Some(last) = recovery.segments.last().filter(|last| last.sealed) {
+            // The next segment is made before one is sealed.
+            if !unused.iter().any(|candidate| candidate.number == last.number + 1) {
+                self.tolerate(self.damaged(last.number + 1, 0, what))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The index at the end of a segment, when it is sound.
+pub(crate) fn read_footer(file: &dyn File, number: u32, length: u64) -> io::Result<Option<Footer>> {
+    let seed = frame::seed(number);
+    let Some(at) = length.checked_sub(TRAILER as u64) else { return Ok(None) };
+    let mut trailer = [0; TRAILER];
+    file.read_at(&mut trailer, at)?;
+    let Some((offset, size)) = footer::parse_trailer(&trailer, seed) else { return Ok(None) };
+    if offset.checked_add(size as u64).is_none_or(|end| end > at) {
+        return Ok(None);
+    }
+    let mut bytes = vec![0; size];
+    let read = file.read_at(&mut bytes, offset)?;
+    let frame = frame::parse(bytes.get(..read).unwrap_or_default(), seed);
+    Ok(frame.filter(|frame| frame.head.kind == Kind::Index).and_then(|frame| Footer::parse(frame.payload)))
+}

@@ -1,0 +1,251 @@
+//! Turns the segments' indexes into the state that they stand for.
+
+use std::collections::{HashMap, HashSet};
+
+use portolan_core::store::{Index, Position, QueueId, RecoveredEntry, RecoveredQueue, SeqRange};
+
+use crate::journal::footer::{self, Entry, Footer, Mark};
+use crate::journal::segment::{Segment, Table};
+
+/// A segment's index, wherever it was found.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    pub(crate) number: u32,
+    pub(crate) length: u64,
+    pub(crate) footer: Footer,
+    /// Nothing more will be appended to it.
+    pub(crate) sealed: bool,
+}
+
+/// Where the body of a fact is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FactAt {
+    pub(crate) index: Index,
+    pub(crate) segment: u32,
+    pub(crate) offset: u32,
+}
+
+/// What the indexes stand for.
+#[derive(Debug, Default)]
+pub(crate) struct Replayed {
+    pub(crate) queues: HashMap<QueueId, RecoveredQueue>,
+    pub(crate) facts: Vec<FactAt>,
+    /// Segments below this one are gone on purpose.
+    pub(crate) discarded: u32,
+    /// The last thing in the journal is that it was closed.
+    pub(crate) clean: bool,
+    pub(crate) table: Table,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    entries: Vec<RecoveredEntry>,
+    /// The entries are in order, each number once.
+    in_order: bool,
+    settled: Vec<SeqRange>,
+    redelivered: Vec<SeqRange>,
+}
+
+struct Reference {
+    from: Position,
+    queue: QueueId,
+    seq: u64,
+    content: u32,
+}
+
+/// A truncation: records before that place with a higher index are void.
+struct Truncation {
+    segment: u32,
+    /// Entries of that segment before it.
+    ordinal: usize,
+    after: Index,
+}
+
+#[derive(Default)]
+struct Collector {
+    ids: HashMap<QueueId, usize>,
+    queues: Vec<(QueueId, Queue)>,
+    last: Option<(QueueId, usize)>,
+    dropped: HashSet<QueueId>,
+    references: Vec<Reference>,
+    truncations: Vec<Truncation>,
+    out: Replayed,
+}
+
+/// Replays segments, oldest first.
+pub(crate) fn replay(segments: &[Loaded]) -> Replayed {
+    let mut collector = Collector { truncations: truncations(segments), ..Collector::default() };
+    let discarded = last_discard(segments);
+    for loaded in segments.iter().filter(|loaded| loaded.number >= discarded) {
+        let mut segment = Segment::new(loaded.number, loaded.length, loaded.footer.first);
+        segment.sizes = loaded.footer.sizes;
+        let mut ordinal = 0;
+        footer::visit(&loaded.footer.entries, loaded.number, loaded.footer.first, &mut |index, entry| {
+            ordinal += 1;
+            collector.entry(&mut segment, ordinal, index, entry);
+        });
+        collector.out.table.push(segment);
+    }
+    collector.out.discarded = discarded;
+    collector.finish()
+}
+
+/// Discards are written before anything is removed, and the newest one names the highest segment.
+fn last_discard(segments: &[Loaded]) -> u32 {
+    segments.iter().map(|loaded| loaded.footer.discarded).max().unwrap_or(0)
+}
+
+fn truncations(segments: &[Loaded]) -> Vec<Truncation> {
+    let mut found = Vec::new();
+    for loaded in segments.iter().filter(|loaded| loaded.footer.truncates) {
+        let mut ordinal = 0;
+        footer::visit(&loaded.footer.entries, loaded.number, loaded.footer.first, &mut |_, entry| {
+            ordinal += 1;
+            if let Entry::Mark(Mark::Truncated(after)) = entry {
+                found.push(Truncation { segment: loaded.number, ordinal, after });
+            }
+        });
+    }
+    found
+}
+
+impl Collector {
+    fn queue(&mut self, id: QueueId) -> &mut Queue {
+        let slot = match self.last {
+            Some((last, slot)) if last == id => slot,
+            _ => {
+                let queues = &mut self.queues;
+                *self.ids.entry(id).or_insert_with(|| {
+                    queues.push((id, Queue { in_order: true, ..Queue::default() }));
+                    queues.len() - 1
+                })
+            }
+        };
+        self.last = Some((id, slot));
+        // The slot was taken from the map of this very list.
+        &mut self.queues[slot].1
+    }
+
+    fn entry(&mut self, segment: &mut Segment, ordinal: usize, index: Index, entry: Entry<'_>) {
+        self.out.clean = entry == Entry::Mark(Mark::Closed);
+        let number = segment.number;
+        let void = self
+            .truncations
+            .iter()
+            .any(|truncation| truncation.after < index && (truncation.segment, truncation.ordinal) > (number, ordinal));
+        match entry {
+            Entry::Fact { offset } => {
+                segment.facts += 1;
+                if !void {
+                    self.out.facts.push(FactAt { index, segment: number, offset });
+                }
+            }
+            Entry::Mark(_) => {}
+            _ if void => {}
+            Entry::Enqueued(it) => {
+                let Some(position) = footer::position(number, &it) else { return };
+                let entry = RecoveredEntry { seq: it.seq, position, expires_at: it.expires_at, redelivered: false };
+                self.queue(it.queue).enqueued(entry);
+                if let Some(content) = it.content {
+                    self.references.push(Reference { from: position, queue: it.queue, seq: it.seq, content });
+                }
+            }
+            Entry::Settled { queue, ranges } => extend(&mut self.queue(queue).settled, ranges),
+            Entry::Redelivered { queue, ranges } => extend(&mut self.queue(queue).redelivered, ranges),
+            Entry::Dropped { queue } => {
+                self.dropped.insert(queue);
+            }
+        }
+    }
+
+    fn finish(mut self) -> Replayed {
+        let mut out = self.out;
+        for (id, queue) in self.queues {
+            if !self.dropped.contains(&id) {
+                out.queues.insert(id, queue.finish());
+            }
+        }
+        for entry in out.queues.values().flat_map(|queue| &queue.entries) {
+            out.table.enliven(entry.position);
+        }
+        self.references.retain(|reference| {
+            let Some(queue) = out.queues.get(&reference.queue) else { return false };
+            let found = queue.entries.binary_search_by_key(&reference.seq, |entry| entry.seq);
+            found.is_ok_and(|at| queue.entries.get(at).is_some_and(|entry| entry.position == reference.from))
+        });
+        for reference in self.references {
+            out.table.refer(reference.from, reference.content);
+        }
+        out
+    }
+}
+
+/// Adds ranges, joining those that continue the last one.
+fn extend(to: &mut Vec<SeqRange>, ranges: &[SeqRange]) {
+    for range in ranges {
+        match to.last_mut() {
+            Some(last) if last.first.checked_add(last.count) == Some(range.first) => {
+                last.count = last.count.saturating_add(range.count);
+            }
+            _ => to.push(*range),
+        }
+    }
+}
+
+impl Queue {
+    fn enqueued(&mut self, entry: RecoveredEntry) {
+        self.in_order &= self.entries.last().is_none_or(|last| last.seq < entry.seq);
+        self.entries.push(entry);
+    }
+
+    fn finish(mut self) -> RecoveredQueue {
+        if !self.in_order {
+            // A later record of the same number replaces the earlier one: the cleaner moved the message.
+            self.entries.sort_unstable_by_key(|entry| (entry.seq, std::cmp::Reverse(entry.position)));
+            self.entries.dedup_by_key(|entry| entry.seq);
+        }
+        // Numbers are not used again while a record names them, so it does not matter what came first.
+        let used = self.entries.last().map_or(0, |entry| entry.seq.saturating_add(1));
+        let mut settled = Ranges::new(self.settled);
+        let next_seq = settled.end().max(used);
+        self.entries.retain(|entry| !settled.holds(entry.seq));
+        let mut redelivered = Ranges::new(self.redelivered);
+        for entry in &mut self.entries {
+            entry.redelivered = redelivered.holds(entry.seq);
+        }
+        if self.entries.len() < self.entries.capacity() / 2 {
+            self.entries.shrink_to_fit();
+        }
+        RecoveredQueue { entries: self.entries, next_seq }
+    }
+}
+
+/// Ranges to be asked in ascending order.
+struct Ranges {
+    ranges: Vec<SeqRange>,
+    at: usize,
+}
+
+impl Ranges {
+    fn new(mut ranges: Vec<SeqRange>) -> Self {
+        ranges.sort_unstable_by_key(|range| range.first);
+        Self { ranges, at: 0 }
+    }
+
+    fn end(&self) -> u64 {
+        self.ranges.iter().map(|range| range.first.saturating_add(range.count)).max().unwrap_or(0)
+    }
+
+    fn holds(&mut self, seq: u64) -> bool {
+        while let Some(range) = self.ranges.get(self.at) {
+            if seq < range.first {
+                return false;
+            }
+            if seq - range.first < range.count {
+                return true;
+            }
+            self.at += 1;
+        }
+        false
+    }
+}

@@ -1,0 +1,260 @@
+//! Reads a segment frame by frame when there is no index to trust, and tells a torn end from damage.
+
+use std::io;
+
+use portolan_core::store::Index;
+
+use crate::encode::{self, Kind, Stored, u64_at};
+use crate::filesystem::File;
+use crate::journal::footer::{Builder, EnqueuedEntry, Mark};
+use crate::journal::frame::{self, Frame};
+use crate::journal::segment::{self, Class, Sizes};
+use crate::journal::window::{AHEAD, Window};
+
+/// Bytes that were on stable storage and are not what was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Damage {
+    pub(crate) from: u64,
+    /// Where sound records go on.
+    pub(crate) until: u64,
+    /// Index of the first record lost.
+    pub(crate) lost: Index,
+    /// Index of the record that the sound ones go on with.
+    pub(crate) next: Index,
+}
+
+/// Records of the last round, which had not been synced whole when the machine stopped.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Torn {
+    pub(crate) from: u64,
+    /// Offsets of sound records behind the first that is missing: they must not come back.
+    pub(crate) stray: Vec<u64>,
+    /// Something of a round was there.
+    pub(crate) partial: bool,
+}
+
+/// What a segment was found to hold.
+#[derive(Debug, Default)]
+pub(crate) struct Scanned {
+    /// Index of its first record.
+    pub(crate) first: Index,
+    /// Index of the record after its last.
+    pub(crate) next: Index,
+    /// Where the next frame would go.
+    pub(crate) end: u64,
+    /// It ends with an index.
+    pub(crate) sealed: bool,
+    pub(crate) builder: Builder,
+    pub(crate) damage: Vec<Damage>,
+    pub(crate) torn: Option<Torn>,
+    /// Its message records by size.
+    pub(crate) sizes: Sizes,
+}
+
+/// A segment to scan.
+pub(crate) struct Scan<'f> {
+    pub(crate) file: &'f dyn File,
+    pub(crate) number: u32,
+    pub(crate) length: u64,
+    /// Index of the first record in the next segment that was written to. That one is written only when this one
+    /// is on stable storage.
+    pub(crate) followed: Option<Index>,
+}
+
+impl Scan<'_> {
+    /// Reads the whole segment.
+    pub(crate) fn run(&self, window: &mut Window) -> io::Result<Scanned> {
+        let seed = frame::seed(self.number);
+        let mut found = Scanned { end: segment::HEADER as u64, ..Scanned::default() };
+        let mut expected: Option<Index> = None;
+        window.reset();
+        loop {
+            let frame = window.frame(self.file, found.end, self.length, seed, AHEAD)?;
+            let fitting = frame
+                .filter(|frame| expected.is_none_or(|index| index == frame.head.index) || frame.head.kind == Kind::Gap);
+            let noted = fitting.map(|frame| note(&mut found, self.number, &frame));
+            match noted {
+                Some(Some(next)) => {
+                    if expected.is_none() {
+                        found.first = next.0;
+                    }
+                    expected = Some(next.1);
+                    found.next = next.1;
+                    if found.sealed {
+                        return Ok(found);
+                    }
+                }
+                _ => match self.hole(window, seed, &found, expected)? {
+                    Hole::End => return Ok(found),
+                    Hole::Torn(torn) => {
+                        found.torn = Some(torn);
+                        return Ok(found);
+                    }
+                    Hole::Damage(damage) => {
+                        found.end = damage.until;
+                        found.next = damage.next;
+                        if expected.is_none() {
+                            found.first = damage.next;
+                        }
+                        expected = Some(damage.next);
+                        found.builder.mark(Mark::Gap(damage.next));
+                        found.damage.push(damage);
+                        if damage.until >= self.length {
+                            found.sealed = true;
+                            return Ok(found);
+                        }
+                    }
+                },
+            }
+        }
+    }
+
+    /// Decides what it means that no fitting frame is at the end of what was found.
+    fn hole(&self, window: &mut Window, seed: u32, found: &Scanned, expected: Option<Index>) -> io::Result<Hole> {
+        if self.followed.is_some() && self.followed == expected {
+            return Ok(Hole::End);
+        }
+        let lost = expected.unwrap_or_default();
+        let mut stray = Vec::new();
+        let mut resume = None;
+        let mut proven = self.followed.is_some();
+        let mut search = Search { file: self.file, length: self.length, seed, least: found.first };
+        let mut offset = found.end + 8;
+        while let Some((at, size, index, kind)) = search.next(window, offset)? {
+            resume.get_or_insert((at, index));
+            proven |= kind == Kind::Round;
+            if proven {
+                break;
+            }
+            stray.push(at);
+            offset = at + size;
+        }
+        if proven {
+            let (until, next) = resume.unwrap_or((self.length, self.followed.unwrap_or(lost)));
+            return Ok(Hole::Damage(Damage { from: found.end, until, lost, next }));
+        }
+        let left = usize::try_from(self.length - found.end.min(self.length)).unwrap_or(usize::MAX);
+        let head = window.bytes(self.file, found.end, left.min(frame::HEADER), AHEAD.min(left))?;
+        let partial = !stray.is_empty() || frame::peek(head).is_some_and(|head| head.index == lost && lost > 0);
+        Ok(Hole::Torn(Torn { from: found.end, stray, partial }))
+    }
+}
+
+enum Hole {
+    /// The segment is whole, only its index is not.
+    End,
+    Torn(Torn),
+    Damage(Damage),
+}
+
+/// Adds a frame to what was found; says the index at it and after it. `None` when its payload is nonsense.
+fn note(found: &mut Scanned, number: u32, frame: &Frame<'_>) -> Option<(Index, Index)> {
+    let head = frame.head;
+    let offset = u32::try_from(found.end).ok()?;
+    let mut next = head.index;
+    match head.kind {
+        Kind::Round => {}
+        Kind::Index => found.sealed = true,
+        Kind::Truncated => {
+            let after = u64_at(frame.payload, 0)?;
+            next = after.checked_add(1)?;
+            found.builder.mark(Mark::Truncated(after));
+        }
+        Kind::Discarded => {
+            let before = u32::try_from(u64_at(frame.payload, 0)?).ok()?;
+            found.builder.mark(Mark::Discarded(before));
+        }
+        Kind::Gap => {
+            next = u64_at(frame.payload, 0)?;
+            found.builder.mark(Mark::Gap(next));
+        }
+        Kind::Opened => found.builder.mark(Mark::Opened),
+        Kind::Closed => found.builder.mark(Mark::Closed),
+        Kind::Enqueued
+        | Kind::Referred
+        | Kind::Settled
+        | Kind::Redelivered
+        | Kind::Dropped
+        | Kind::Fact
+        | Kind::Forgotten => {
+            next = head.index.checked_add(1)?;
+            note_record(found, number, offset, frame)?;
+        }
+    }
+    if !found.sealed {
+        found.end += head.size() as u64;
+    }
+    Some((head.index, next))
+}
+
+fn note_record(found: &mut Scanned, number: u32, offset: u32, frame: &Frame<'_>) -> Option<()> {
+    let class = Class::of(frame.head.size());
+    let message = |queue, seq, expires_at| EnqueuedEntry {
+        offset,
+        class,
+        queue,
+        seq,
+        expires_at,
+        content: None,
+        referred: false,
+    };
+    match encode::decode(frame.head.kind, frame.payload).ok()? {
+        Stored::Enqueued(it) => {
+            found.builder.enqueued(&message(it.queue, it.seq, it.expires_at), number);
+            found.sizes.count(class, frame.head.size());
+        }
+        Stored::Referred { queue, seq, expires_at, content } => {
+            let content = Some(content.segment()).filter(|content| *content <= number);
+            let entry = EnqueuedEntry { content, referred: true, ..message(queue, seq, expires_at) };
+            found.builder.enqueued(&entry, number);
+            found.sizes.count(class, frame.head.size());
+        }
+        Stored::Settled { queue, ranges } => found.builder.settled(queue, ranges),
+        Stored::Redelivered { queue, ranges } => found.builder.redelivered(queue, ranges),
+        Stored::Dropped { queue } => found.builder.dropped(queue),
+        Stored::Fact { .. } => found.builder.fact(offset),
+    }
+    Some(())
+}
+
+/// Looks for sound frames at any multiple of 8.
+pub(crate) struct Search<'f> {
+    pub(crate) file: &'f dyn File,
+    pub(crate) length: u64,
+    pub(crate) seed: u32,
+    /// Frames with a lower index are left over from the file's earlier life.
+    pub(crate) least: Index,
+}
+
+impl Search<'_> {
+    /// Offset, size, index and kind of the first sound frame from `offset` on.
+    pub(crate) fn next(&mut self, window: &mut Window, mut offset: u64) -> io::Result<Option<(u64, u64, Index, Kind)>> {
+        while offset + frame::HEADER as u64 <= self.length {
+            let Some(at) = self.candidate(window, offset)? else { return Ok(None) };
+            if let Some(frame) = window.frame(self.file, at, self.length, self.seed, AHEAD)? {
+                return Ok(Some((at, frame.head.size() as u64, frame.head.index, frame.head.kind)));
+            }
+            offset = at + 8;
+        }
+        Ok(None)
+    }
+
+    /// The next offset at which a frame may begin, judged by its header alone.
+    fn candidate(&self, window: &mut Window, mut offset: u64) -> io::Result<Option<u64>> {
+        loop {
+            let left = usize::try_from(self.length.saturating_sub(offset)).unwrap_or(usize::MAX);
+            let piece = window.bytes(self.file, offset, left.min(AHEAD / 4), left.min(AHEAD))?;
+            if piece.len() < frame::HEADER {
+                return Ok(None);
+            }
+            let plausible = |head: &frame::Head| head.index >= self.least && head.length < left;
+            let step = (0..=piece.len() - frame::HEADER)
+                .step_by(8)
+                .find(|at| piece.get(*at..).and_then(frame::peek).as_ref().is_some_and(plausible));
+            match step {
+                Some(step) => return Ok(Some(offset + step as u64)),
+                None => offset += ((piece.len() - frame::HEADER) / 8 * 8 + 8) as u64,
+            }
+        }
+    }
+}
