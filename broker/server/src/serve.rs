@@ -169,7 +169,68 @@ fn announce(line: &str) {
 
 #[cfg(test)]
 mod tests {
+    use portolan_core::store::{Space, StoreError};
+
     use super::*;
+    use crate::config::Addresses;
+    use crate::status::Gauges;
+
+    /// A data path that takes so long to drain.
+    struct Fake(Duration);
+
+    impl Status for Fake {
+        fn gauges(&self) -> Gauges {
+            Gauges::default()
+        }
+
+        fn space(&self) -> Space {
+            Space::Plenty
+        }
+    }
+
+    impl DataPath for Fake {
+        fn status(&self) -> Arc<dyn Status> {
+            Arc::new(Self(self.0))
+        }
+
+        async fn drain(self, _: Instant) -> Result<(), Failure> {
+            tokio::time::sleep(self.0).await;
+            Ok(())
+        }
+    }
+
+    fn config() -> Arc<Config> {
+        let mut config = Config::default();
+        config.listeners.amqp = Addresses(vec!["127.0.0.1:0".parse().unwrap()]);
+        config.listeners.http = Addresses(vec![]);
+        Arc::new(config)
+    }
+
+    #[tokio::test]
+    async fn a_store_that_does_not_open_ends_the_start() {
+        let start = |_: Parts| async { Err::<Fake, _>(StoreError::InUse { folder: "data".into() }.into()) };
+        let failure = live(config(), start).await.unwrap_err();
+        assert_eq!((failure.code(), failure.to_string().contains("another broker")), (73, true));
+    }
+
+    #[tokio::test]
+    async fn a_broker_that_cannot_go_on_drains_and_ends() {
+        let start = |parts: Parts| async move {
+            parts.lifecycle.fail("the disk is gone");
+            Ok(Fake(Duration::ZERO))
+        };
+        let failure = live(config(), start).await.unwrap_err();
+        assert_eq!((failure.code(), failure.to_string().ends_with("the disk is gone")), (74, true));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_drain_that_hangs_is_given_up() {
+        let mut signals = Signals::listen().unwrap();
+        let timeout = Duration::from_secs(10);
+        let failure = drain(Fake(Duration::MAX), timeout, &mut signals).await.unwrap_err();
+        assert_eq!(failure.code(), 75);
+        assert!(drain(Fake(timeout), timeout, &mut signals).await.is_ok());
+    }
 
     #[test]
     fn the_ready_line_names_what_is_open() {
