@@ -57,18 +57,12 @@ impl Alarms {
             return false;
         }
         let bits = u64::from(shortage.memory) * MEMORY + u64::from(shortage.disk) * DISK;
-        self.word.store(
-            (word / GENERATION + 1) * GENERATION + bits,
-            Ordering::Release,
-        );
+        self.word.store((word / GENERATION + 1) * GENERATION + bits, Ordering::Release);
         true
     }
 
     fn read(word: u64) -> Shortage {
-        Shortage {
-            memory: word & MEMORY != 0,
-            disk: word & DISK != 0,
-        }
+        Shortage { memory: word & MEMORY != 0, disk: word & DISK != 0 }
     }
 }
 
@@ -79,18 +73,12 @@ mod tests {
     #[test]
     fn only_changes_count() {
         let alarms = Alarms::default();
-        let memory = Shortage {
-            memory: true,
-            disk: false,
-        };
+        let memory = Shortage { memory: true, disk: false };
         assert!(!alarms.set(Shortage::default()));
         assert!(alarms.set(memory));
         assert!(!alarms.set(memory));
         assert_eq!((alarms.shortage(), alarms.generation()), (memory, 1));
-        assert!(alarms.set(Shortage {
-            memory: true,
-            disk: true
-        }));
+        assert!(alarms.set(Shortage { memory: true, disk: true }));
         assert_eq!(alarms.shortage().reason(), Some("low on memory & disk"));
         assert!(alarms.set(Shortage::default()));
         assert_eq!((alarms.shortage().any(), alarms.generation()), (false, 3));

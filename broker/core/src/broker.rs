@@ -70,11 +70,7 @@ impl Batch {
         if messages.is_empty() {
             self.used.push(queue.shard);
         }
-        messages.push(Enqueue {
-            queue,
-            message,
-            tag,
-        });
+        messages.push(Enqueue { queue, message, tag });
     }
 
     /// Nothing waits in it.
@@ -188,10 +184,7 @@ impl Broker {
         effects: &mut Effects,
         work: impl FnOnce(&mut Queue, &mut Context<'_>) -> T,
     ) -> Option<T> {
-        self.in_shard(queue.shard, now, effects, |shard, cx| {
-            shard.with(queue, cx, work)
-        })
-        .flatten()
+        self.in_shard(queue.shard, now, effects, |shard, cx| shard.with(queue, cx, work)).flatten()
     }
 
     /// Publishes a batch; call [`Broker::carry_out`] afterwards.
@@ -209,10 +202,7 @@ impl Broker {
         let mut rest = settlements;
         while let Some(first) = rest.first() {
             let shard = first.delivery.queue.shard;
-            let run = rest
-                .iter()
-                .take_while(|one| one.delivery.queue.shard == shard)
-                .count();
+            let run = rest.iter().take_while(|one| one.delivery.queue.shard == shard).count();
             let (these, others) = rest.split_at(run);
             rest = others;
             self.in_shard(shard, now, effects, |shard, cx| shard.settle(these, cx));
@@ -222,24 +212,15 @@ impl Broker {
     /// Consumers' outboxes or shared windows have room again; call [`Broker::carry_out`] afterwards.
     pub fn resume(&self, consumers: &[ConsumerRef], now: u64, effects: &mut Effects) {
         for consumer in consumers {
-            self.in_queue(consumer.queue, now, effects, |queue, cx| {
-                queue.resume(consumer.key, cx)
-            });
+            self.in_queue(consumer.queue, now, effects, |queue, cx| queue.resume(consumer.key, cx));
         }
     }
 
     /// Paged bodies were read.
-    pub fn loaded(
-        &self,
-        queue: QueueTarget,
-        bodies: Vec<(u64, Result<Message, StoreError>)>,
-        now: u64,
-    ) {
+    pub fn loaded(&self, queue: QueueTarget, bodies: Vec<(u64, Result<Message, StoreError>)>, now: u64) {
         let mut effects = Effects::default();
         self.counters.delivered.paged_in.add(bodies.len() as u64);
-        self.in_queue(queue, now, &mut effects, |queue, cx| {
-            queue.loaded(bodies, cx)
-        });
+        self.in_queue(queue, now, &mut effects, |queue, cx| queue.loaded(bodies, cx));
         self.carry_out(&mut effects, now);
     }
 
@@ -247,12 +228,7 @@ impl Broker {
     pub fn tick(&self, now: u64) {
         let due = |deadline: &AtomicU64| (1..=now).contains(&deadline.load(Ordering::Relaxed));
         let mut effects = Effects::default();
-        for (shard, _) in self
-            .deadlines
-            .iter()
-            .enumerate()
-            .filter(|(_, deadline)| due(deadline))
-        {
+        for (shard, _) in self.deadlines.iter().enumerate().filter(|(_, deadline)| due(deadline)) {
             self.in_shard(shard as u32, now, &mut effects, |shard, cx| shard.tick(cx));
         }
         self.carry_out(&mut effects, now);
@@ -293,17 +269,11 @@ impl Broker {
     fn dead_letter(&self, letter: &DeadLetter, now: u64, effects: &mut Effects) {
         let dialect = self.dialect(letter.message.facts().origin);
         let expiration = dialect.expiration(&letter.message);
-        let headers = bury(
-            letter,
-            dialect.headers(&letter.message),
-            expiration.as_deref(),
-            now,
-        );
+        let headers = bury(letter, dialect.headers(&letter.message), expiration.as_deref(), now);
         if let Some(vhost) = self.vhost(&letter.vhost) {
             let key = letter.target.routing_key.as_ref().map(|key| key.as_bytes());
             let key = key.unwrap_or(letter.message.routing_key());
-            let message =
-                dialect.dead_lettered(&letter.message, &headers, &letter.target.exchange, key);
+            let message = dialect.dead_lettered(&letter.message, &headers, &letter.target.exchange, key);
             let targets = self.dead_letter_targets(&vhost, letter, key, &headers);
             let mut batch = Batch::default();
             batch.add(&targets, message, 0);
@@ -313,35 +283,20 @@ impl Broker {
             effects.refused.truncate(refused);
         }
         if let Some((seq, position)) = letter.stored {
-            let ranges = [SeqRange {
-                first: seq,
-                count: 1,
-            }];
-            let record = Record::Settled {
-                queue: letter.queue.id,
-                ranges: &ranges,
-                freed: &[position],
-            };
+            let ranges = [SeqRange { first: seq, count: 1 }];
+            let record = Record::Settled { queue: letter.queue.id, ranges: &ranges, freed: &[position] };
             if let Err(error) = self.journal.append(&record) {
                 effects.store_error = Some(error);
             }
         }
     }
 
-    fn dead_letter_targets(
-        &self,
-        vhost: &Vhost,
-        letter: &DeadLetter,
-        key: &[u8],
-        headers: &Table,
-    ) -> Targets {
+    fn dead_letter_targets(&self, vhost: &Vhost, letter: &DeadLetter, key: &[u8], headers: &Table) -> Targets {
         let extra = match letter.target.routing_key {
             Some(_) => Vec::new(),
             None => extra_keys(headers, "CC"),
         };
-        let keys: Vec<&[u8]> = std::iter::once(key)
-            .chain(extra.iter().map(|key| &**key))
-            .collect();
+        let keys: Vec<&[u8]> = std::iter::once(key).chain(extra.iter().map(|key| &**key)).collect();
         let Ok(route) = vhost.route(&letter.target.exchange, &keys, &|| headers.clone()) else {
             return Targets::new();
         };
@@ -355,8 +310,6 @@ impl Broker {
 
     fn queue_name(&self, target: QueueTarget) -> Option<Arc<str>> {
         let mut shard = self.shards.get(target.shard as usize)?.lock();
-        shard
-            .queue(target)
-            .map(|queue| Arc::clone(&queue.identity.name))
+        shard.queue(target).map(|queue| Arc::clone(&queue.identity.name))
     }
 }

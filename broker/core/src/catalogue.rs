@@ -72,10 +72,7 @@ impl Snapshot {
 
     /// Bindings to a queue or exchange.
     pub fn bindings_to(&self, to_queue: bool, destination: &str) -> Vec<Arc<Binding>> {
-        under(
-            &self.by_destination,
-            &fact::destination(to_queue, destination),
-        )
+        under(&self.by_destination, &fact::destination(to_queue, destination))
     }
 
     /// Every binding.
@@ -86,10 +83,7 @@ impl Snapshot {
     /// Where a binding leads, as routing wants it.
     pub(crate) fn destination(&self, binding: &Binding) -> Option<Destination> {
         match binding.to_queue {
-            true => self
-                .queues
-                .get(&binding.destination)
-                .map(|queue| Destination::Queue(queue.target)),
+            true => self.queues.get(&binding.destination).map(|queue| Destination::Queue(queue.target)),
             false => Some(Destination::Exchange(Arc::clone(&binding.destination))),
         }
     }
@@ -97,10 +91,7 @@ impl Snapshot {
 
 fn under(map: &imbl::OrdMap<Box<[u8]>, Arc<Binding>>, prefix: &[u8]) -> Vec<Arc<Binding>> {
     let from = Box::<[u8]>::from(prefix);
-    map.range(from..)
-        .take_while(|(id, _)| id.starts_with(prefix))
-        .map(|(_, binding)| Arc::clone(binding))
-        .collect()
+    map.range(from..).take_while(|(id, _)| id.starts_with(prefix)).map(|(_, binding)| Arc::clone(binding)).collect()
 }
 
 /// The queues that a message goes to.
@@ -156,20 +147,12 @@ impl Vhost {
 
     /// Names an exchange of this vhost.
     pub fn exchange(&self, name: &str) -> Resource {
-        Resource {
-            kind: Kind::Exchange,
-            name: name.into(),
-            vhost: Arc::clone(&self.name),
-        }
+        Resource { kind: Kind::Exchange, name: name.into(), vhost: Arc::clone(&self.name) }
     }
 
     /// Names a queue of this vhost.
     pub fn queue(&self, name: &str) -> Resource {
-        Resource {
-            kind: Kind::Queue,
-            name: name.into(),
-            vhost: Arc::clone(&self.name),
-        }
+        Resource { kind: Kind::Queue, name: name.into(), vhost: Arc::clone(&self.name) }
     }
 
     /// Finds the queues for a message. `keys` are the routing key and what else the publisher named; `headers` is
@@ -177,35 +160,16 @@ impl Vhost {
     ///
     /// # Errors
     /// [`Refusal::NotFound`] when there is no such exchange.
-    pub fn route(
-        &self,
-        exchange: &str,
-        keys: &[&[u8]],
-        headers: &dyn Fn() -> Table,
-    ) -> Result<Route, Refusal> {
+    pub fn route(&self, exchange: &str, keys: &[&[u8]], headers: &dyn Fn() -> Table) -> Result<Route, Refusal> {
         // The generation is read first: a change in between makes the route look older than it is, never newer.
         let generation = self.generation();
         let snapshot = self.snapshot();
-        let mut route = Route {
-            generation,
-            targets: Targets::new(),
-            by_key_alone: true,
-        };
+        let mut route = Route { generation, targets: Targets::new(), by_key_alone: true };
         if exchange.is_empty() {
             to_queues_named(&snapshot, keys, &mut route.targets);
         } else {
-            let first = snapshot
-                .exchanges
-                .get(exchange)
-                .ok_or_else(|| Refusal::NotFound(self.exchange(exchange)))?;
-            Search {
-                snapshot: &snapshot,
-                keys,
-                headers,
-                route: &mut route,
-                visited: SmallVec::new(),
-            }
-            .run(first);
+            let first = snapshot.exchanges.get(exchange).ok_or_else(|| Refusal::NotFound(self.exchange(exchange)))?;
+            Search { snapshot: &snapshot, keys, headers, route: &mut route, visited: SmallVec::new() }.run(first);
         }
         route.targets.sort_unstable();
         route.targets.dedup();
@@ -216,9 +180,7 @@ impl Vhost {
 /// The default exchange: each queue is bound to it by its name.
 fn to_queues_named(snapshot: &Snapshot, keys: &[&[u8]], targets: &mut Targets) {
     for key in keys {
-        let queue = std::str::from_utf8(key)
-            .ok()
-            .and_then(|name| snapshot.queues.get(name));
+        let queue = std::str::from_utf8(key).ok().and_then(|name| snapshot.queues.get(name));
         targets.extend(queue.map(|queue| queue.target));
     }
 }
@@ -247,9 +209,7 @@ impl<'a> Search<'a> {
                     found = true;
                     match destination {
                         Destination::Queue(target) => self.route.targets.push(*target),
-                        Destination::Exchange(name) => {
-                            pending.extend(self.snapshot.exchanges.get(name))
-                        }
+                        Destination::Exchange(name) => pending.extend(self.snapshot.exchanges.get(name)),
                     }
                 });
             }

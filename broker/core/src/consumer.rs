@@ -52,10 +52,7 @@ pub struct Consumers {
 impl Consumers {
     /// No consumers; with `single_active` one at a time will receive.
     pub fn new(single_active: bool) -> Self {
-        Self {
-            single_active,
-            ..Self::default()
-        }
+        Self { single_active, ..Self::default() }
     }
 
     /// How many there are.
@@ -81,12 +78,7 @@ impl Consumers {
     /// Adds one; it is in line at once.
     pub fn add(&mut self, consumer: Consumer) -> u32 {
         self.next_serial += 1;
-        let slot = Slot {
-            consumer,
-            serial: self.next_serial,
-            room: true,
-            in_line: false,
-        };
+        let slot = Slot { consumer, serial: self.next_serial, room: true, in_line: false };
         let key = self.slots.insert(slot) as u32;
         self.arrived.push(key);
         self.line_up(key);
@@ -166,11 +158,7 @@ impl Consumers {
 
     /// A delivery of it ended.
     pub fn credit(&mut self, key: u32, serial: u64) {
-        let Some(slot) = self
-            .slots
-            .get_mut(key as usize)
-            .filter(|slot| slot.serial == serial)
-        else {
+        let Some(slot) = self.slots.get_mut(key as usize).filter(|slot| slot.serial == serial) else {
             return;
         };
         if let Some(credit) = &mut slot.consumer.credit {
@@ -184,6 +172,13 @@ impl Consumers {
         if let Some(slot) = self.slots.get_mut(key as usize) {
             slot.room = true;
             self.line_up(key);
+        }
+    }
+
+    /// From now on it shares a window.
+    pub fn share(&mut self, key: u32, shared: Arc<SharedCredit>) {
+        if let Some(slot) = self.slots.get_mut(key as usize) {
+            slot.consumer.shared = Some(shared);
         }
     }
 
@@ -210,11 +205,7 @@ impl Consumers {
         }
         slot.in_line = true;
         let priority = slot.consumer.priority;
-        let of = |key: u32| {
-            self.slots
-                .get(key as usize)
-                .map_or(0, |slot| slot.consumer.priority)
-        };
+        let of = |key: u32| self.slots.get(key as usize).map_or(0, |slot| slot.consumer.priority);
         match self.line.back() {
             Some(&last) if of(last) < priority => {
                 let at = self.line.partition_point(|&other| of(other) >= priority);
@@ -270,10 +261,7 @@ mod tests {
         for _ in 0..3 {
             consumers.add(consumer(0, None));
         }
-        assert_eq!(
-            serve(&mut consumers, 4),
-            [Some(0), Some(1), Some(2), Some(0)]
-        );
+        assert_eq!(serve(&mut consumers, 4), [Some(0), Some(1), Some(2), Some(0)]);
     }
 
     #[test]
@@ -313,10 +301,7 @@ mod tests {
         let shared = SharedCredit::new(1);
         let mut consumers = Consumers::default();
         for _ in 0..2 {
-            consumers.add(Consumer {
-                shared: Some(Arc::clone(&shared)),
-                ..consumer(0, None)
-            });
+            consumers.add(Consumer { shared: Some(Arc::clone(&shared)), ..consumer(0, None) });
         }
         assert_eq!(serve(&mut consumers, 2), [Some(0), None]);
         shared.give_back(1);

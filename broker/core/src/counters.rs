@@ -84,15 +84,7 @@ pub struct Delivered {
 impl Delivered {
     /// Deliveries of every kind.
     pub fn total(&self) -> u64 {
-        [
-            &self.consume_manual,
-            &self.consume_auto,
-            &self.get_manual,
-            &self.get_auto,
-        ]
-        .iter()
-        .map(|c| c.get())
-        .sum()
+        [&self.consume_manual, &self.consume_auto, &self.get_manual, &self.get_auto].iter().map(|c| c.get()).sum()
     }
 }
 

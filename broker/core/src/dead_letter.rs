@@ -12,13 +12,7 @@ pub trait Dialect: Send + Sync {
     fn headers(&self, message: &Message) -> Table;
 
     /// The message as it leaves for a dead-letter exchange: other headers, no expiration, a new exchange and key.
-    fn dead_lettered(
-        &self,
-        message: &Message,
-        headers: &Table,
-        exchange: &str,
-        routing_key: &[u8],
-    ) -> Message;
+    fn dead_lettered(&self, message: &Message, headers: &Table, exchange: &str, routing_key: &[u8]) -> Message;
 
     /// The expiration property as its publisher wrote it.
     fn expiration(&self, message: &Message) -> Option<Arc<str>>;
@@ -35,16 +29,7 @@ fn deaths(headers: &Table) -> Vec<Table> {
     let Some(Value::Array(deaths)) = headers.get("x-death") else {
         return Vec::new();
     };
-    deaths
-        .iter()
-        .filter_map(|death| {
-            if let Value::Table(death) = death {
-                Some(death.clone())
-            } else {
-                None
-            }
-        })
-        .collect()
+    deaths.iter().filter_map(|death| if let Value::Table(death) = death { Some(death.clone()) } else { None }).collect()
 }
 
 /// Strings in the header `name`: further routing keys.
@@ -52,15 +37,7 @@ pub fn extra_keys(headers: &Table, name: &str) -> Vec<Arc<[u8]>> {
     let Some(Value::Array(keys)) = headers.get(name) else {
         return Vec::new();
     };
-    keys.iter()
-        .filter_map(|key| {
-            if let Value::Text(key) = key {
-                Some(Arc::clone(key))
-            } else {
-                None
-            }
-        })
-        .collect()
+    keys.iter().filter_map(|key| if let Value::Text(key) = key { Some(Arc::clone(key)) } else { None }).collect()
 }
 
 /// The headers of a message that leaves its queue for `letter.reason`: its entry in `x-death` is counted up and
@@ -70,8 +47,7 @@ pub fn bury(letter: &DeadLetter, mut headers: Table, expiration: Option<&str>, n
     let queue = letter.queue_name.as_bytes();
     let reason = letter.reason.word().as_bytes();
     let known = deaths.iter().position(|death| {
-        text(death, "queue").as_deref() == Some(queue)
-            && text(death, "reason").as_deref() == Some(reason)
+        text(death, "queue").as_deref() == Some(queue) && text(death, "reason").as_deref() == Some(reason)
     });
     let death = match known {
         Some(at) => {
@@ -86,21 +62,12 @@ pub fn bury(letter: &DeadLetter, mut headers: Table, expiration: Option<&str>, n
     let exchange = Value::text(letter.message.exchange());
     for which in ["first", "last"] {
         if which == "last" || headers.get("x-first-death-reason").is_none() {
-            headers.set(
-                &format!("x-{which}-death-reason"),
-                Value::text(letter.reason.word()),
-            );
-            headers.set(
-                &format!("x-{which}-death-queue"),
-                Value::text(&*letter.queue_name),
-            );
+            headers.set(&format!("x-{which}-death-reason"), Value::text(letter.reason.word()));
+            headers.set(&format!("x-{which}-death-queue"), Value::text(&*letter.queue_name));
             headers.set(&format!("x-{which}-death-exchange"), exchange.clone());
         }
     }
-    headers.set(
-        "x-death",
-        Value::Array(deaths.into_iter().map(Value::Table).collect()),
-    );
+    headers.set("x-death", Value::Array(deaths.into_iter().map(Value::Table).collect()));
     if letter.target.routing_key.is_some() {
         headers.remove("CC");
     }
@@ -132,16 +99,10 @@ pub fn goes_in_circles(headers: &Table, queue: &str, reason: Reason) -> bool {
         return false;
     }
     let deaths = deaths(headers);
-    let Some(at) = deaths
-        .iter()
-        .position(|death| text(death, "queue").as_deref() == Some(queue.as_bytes()))
-    else {
+    let Some(at) = deaths.iter().position(|death| text(death, "queue").as_deref() == Some(queue.as_bytes())) else {
         return false;
     };
-    deaths
-        .iter()
-        .take(at + 1)
-        .all(|death| text(death, "reason").as_deref() != Some(b"rejected"))
+    deaths.iter().take(at + 1).all(|death| text(death, "reason").as_deref() != Some(b"rejected"))
 }
 
 #[cfg(test)]
@@ -165,17 +126,10 @@ mod tests {
             ttl: None,
         };
         DeadLetter {
-            queue: QueueTarget {
-                id: QueueId(1),
-                shard: 0,
-                slot: 0,
-            },
+            queue: QueueTarget { id: QueueId(1), shard: 0, slot: 0 },
             queue_name: queue.into(),
             vhost: "/".into(),
-            target: DeadLetterTarget {
-                exchange: "dlx".into(),
-                routing_key: None,
-            },
+            target: DeadLetterTarget { exchange: "dlx".into(), routing_key: None },
             message: Message::assemble(facts, b"x", b"k", b"", b""),
             reason,
             stored: None,
@@ -188,30 +142,15 @@ mod tests {
 
     #[test]
     fn deaths_are_counted_per_queue_and_reason_newest_first() {
-        let headers = bury(
-            &letter("a", Reason::Rejected),
-            Table::default(),
-            None,
-            5_000,
-        );
+        let headers = bury(&letter("a", Reason::Rejected), Table::default(), None, 5_000);
         let headers = bury(&letter("b", Reason::Expired), headers, Some("100"), 6_000);
         let headers = bury(&letter("a", Reason::Rejected), headers, None, 7_000);
         assert_eq!((count(&headers, 0), count(&headers, 1)), (Some(2), Some(1)));
         let deaths = deaths(&headers);
-        assert_eq!(
-            deaths[0].get("time"),
-            Some(&Value::Timestamp(5)),
-            "of the first event"
-        );
-        assert_eq!(
-            deaths[1].get("original-expiration"),
-            Some(&Value::text("100"))
-        );
+        assert_eq!(deaths[0].get("time"), Some(&Value::Timestamp(5)), "of the first event");
+        assert_eq!(deaths[1].get("original-expiration"), Some(&Value::text("100")));
         assert_eq!(headers.get("x-first-death-queue"), Some(&Value::text("a")));
-        assert_eq!(
-            headers.get("x-last-death-reason"),
-            Some(&Value::text("rejected"))
-        );
+        assert_eq!(headers.get("x-last-death-reason"), Some(&Value::text("rejected")));
     }
 
     #[test]

@@ -81,35 +81,16 @@ impl QueueDefinition {
         arguments: Table,
         resource: &Resource,
     ) -> Result<(Self, QueueOptions), Refusal> {
-        let reader = Reader {
-            arguments: &arguments,
-            resource,
-        };
+        let reader = Reader { arguments: &arguments, resource };
         let kind = reader.kind()?;
         if kind == QueueKind::Quorum {
-            let impossible = [
-                (!durable, "non-durable"),
-                (exclusive, "exclusive-owner"),
-                (auto_delete, "auto-delete"),
-            ];
+            let impossible = [(!durable, "non-durable"), (exclusive, "exclusive-owner"), (auto_delete, "auto-delete")];
             if let Some((_, property)) = impossible.into_iter().find(|(wrong, _)| *wrong) {
-                return Err(Refusal::InvalidProperty {
-                    property,
-                    resource: resource.clone(),
-                });
+                return Err(Refusal::InvalidProperty { property, resource: resource.clone() });
             }
         }
         let options = reader.options(kind)?;
-        Ok((
-            Self {
-                kind,
-                durable,
-                exclusive,
-                auto_delete,
-                arguments,
-            },
-            options,
-        ))
+        Ok((Self { kind, durable, exclusive, auto_delete, arguments }, options))
     }
 
     /// Compares a repeated declaration with this one, in RabbitMQ's order: durable, auto_delete, then the arguments
@@ -125,17 +106,11 @@ impl QueueDefinition {
         resource: &Resource,
     ) -> Result<(), Refusal> {
         let differs = |argument: &str, received, current| {
-            Err(Refusal::Inequivalent {
-                argument: argument.to_owned(),
-                resource: resource.clone(),
-                received,
-                current,
-            })
+            Err(Refusal::Inequivalent { argument: argument.to_owned(), resource: resource.clone(), received, current })
         };
-        for (name, received, current) in [
-            ("durable", durable, self.durable),
-            ("auto_delete", auto_delete, self.auto_delete),
-        ] {
+        for (name, received, current) in
+            [("durable", durable, self.durable), ("auto_delete", auto_delete, self.auto_delete)]
+        {
             if received != current {
                 return differs(name, Given::Flag(received), Given::Flag(current));
             }
@@ -147,16 +122,10 @@ impl QueueDefinition {
                 (Some(a), Some(b)) => a.same(b),
                 (None, None) => true,
                 // A missing type is classic.
-                (Some(one), None) | (None, Some(one)) => {
-                    *name == "x-queue-type" && one.as_text() == Some("classic")
-                }
+                (Some(one), None) | (None, Some(one)) => *name == "x-queue-type" && one.as_text() == Some("classic"),
             };
             if !same {
-                return differs(
-                    name,
-                    Given::Argument(received.cloned()),
-                    Given::Argument(current.cloned()),
-                );
+                return differs(name, Given::Argument(received.cloned()), Given::Argument(current.cloned()));
             }
         }
         Ok(())
@@ -194,11 +163,7 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn fault(&self, argument: &'static str, fault: Fault) -> Refusal {
-        Refusal::InvalidArgument {
-            argument,
-            resource: self.resource.clone(),
-            fault,
-        }
+        Refusal::InvalidArgument { argument, resource: self.resource.clone(), fault }
     }
 
     fn kind(&self) -> Result<QueueKind, Refusal> {
@@ -214,19 +179,8 @@ impl Reader<'_> {
         }
     }
 
-    fn unsupported(
-        &self,
-        argument: &'static str,
-        what: &'static str,
-        value: Option<&str>,
-    ) -> Refusal {
-        self.fault(
-            argument,
-            Fault::Unsupported {
-                what,
-                value: value.unwrap_or_default().to_owned(),
-            },
-        )
+    fn unsupported(&self, argument: &'static str, what: &'static str, value: Option<&str>) -> Refusal {
+        self.fault(argument, Fault::Unsupported { what, value: value.unwrap_or_default().to_owned() })
     }
 
     fn options(&self, kind: QueueKind) -> Result<QueueOptions, Refusal> {
@@ -271,10 +225,7 @@ impl Reader<'_> {
                 "x-initial-cluster-size",
             ],
         };
-        match foreign
-            .iter()
-            .find(|name| self.arguments.get(name).is_some())
-        {
+        match foreign.iter().find(|name| self.arguments.get(name).is_some()) {
             Some(name) => Err(self.fault(name, Fault::NotForType(kind))),
             None => Ok(()),
         }
@@ -294,9 +245,7 @@ impl Reader<'_> {
         match self.integer(name)? {
             None => Ok(None),
             Some(number) if number > most => Err(self.fault(name, Fault::TooLarge(number))),
-            Some(number) => u64::try_from(number)
-                .map(Some)
-                .map_err(|_| self.fault(name, Fault::Negative(number))),
+            Some(number) => u64::try_from(number).map(Some).map_err(|_| self.fault(name, Fault::Negative(number))),
         }
     }
 
@@ -304,12 +253,8 @@ impl Reader<'_> {
         let name = "x-max-priority";
         match self.number(name, i64::MAX)? {
             None => Ok(0),
-            Some(number) => u8::try_from(number).map_err(|_| {
-                self.fault(
-                    name,
-                    Fault::AboveMaximum(i64::try_from(number).unwrap_or(i64::MAX)),
-                )
-            }),
+            Some(number) => u8::try_from(number)
+                .map_err(|_| self.fault(name, Fault::AboveMaximum(i64::try_from(number).unwrap_or(i64::MAX)))),
         }
     }
 
@@ -348,22 +293,17 @@ impl Reader<'_> {
         };
         let routing_key = self.word("x-dead-letter-routing-key")?;
         match (exchange, routing_key) {
-            (None, Some(_)) => {
-                Err(self.fault("x-dead-letter-routing-key", Fault::KeyWithoutExchange))
-            }
+            (None, Some(_)) => Err(self.fault("x-dead-letter-routing-key", Fault::KeyWithoutExchange)),
             (None, None) => Ok(None),
-            (Some(exchange), key) => Ok(Some(DeadLetterTarget {
-                exchange: exchange.into(),
-                routing_key: key.map(Into::into),
-            })),
+            (Some(exchange), key) => {
+                Ok(Some(DeadLetterTarget { exchange: exchange.into(), routing_key: key.map(Into::into) }))
+            }
         }
     }
 
     fn delivery_limit(&self) -> Result<Option<u32>, Refusal> {
         // A negative limit means none, as in RabbitMQ 4.
-        Ok(self
-            .integer("x-delivery-limit")?
-            .and_then(|limit| u32::try_from(limit).ok()))
+        Ok(self.integer("x-delivery-limit")?.and_then(|limit| u32::try_from(limit).ok()))
     }
 
     /// Arguments of RabbitMQ that Portolan has no use for: checked, so that a mistake shows, and then ignored.
@@ -375,9 +315,7 @@ impl Reader<'_> {
         }
         match self.integer("x-queue-version")? {
             None | Some(1 | 2) => Ok(()),
-            Some(other) => {
-                Err(self.unsupported("x-queue-version", "queue version", Some(&other.to_string())))
-            }
+            Some(other) => Err(self.unsupported("x-queue-version", "queue version", Some(&other.to_string()))),
         }
     }
 }
@@ -388,45 +326,27 @@ mod tests {
     use crate::refusal::Kind;
 
     fn resource() -> Resource {
-        Resource {
-            kind: Kind::Queue,
-            name: "q".into(),
-            vhost: "/".into(),
-        }
+        Resource { kind: Kind::Queue, name: "q".into(), vhost: "/".into() }
     }
 
     fn declare(arguments: &[(&str, Value)]) -> Result<(QueueDefinition, QueueOptions), Refusal> {
-        let table = Table(
-            arguments
-                .iter()
-                .map(|(name, value)| ((*name).into(), value.clone()))
-                .collect(),
-        );
+        let table = Table(arguments.iter().map(|(name, value)| ((*name).into(), value.clone())).collect());
         QueueDefinition::validate(true, false, false, table, &resource())
     }
 
     #[test]
     fn times_reach_ten_years_and_no_further() {
         assert_eq!(
-            declare(&[("x-message-ttl", Value::I64(LONGEST_MS))])
-                .map(|(_, o)| o.message_ttl)
-                .ok()
-                .flatten(),
+            declare(&[("x-message-ttl", Value::I64(LONGEST_MS))]).map(|(_, o)| o.message_ttl).ok().flatten(),
             Some(315_360_000_000)
         );
         assert!(matches!(
             declare(&[("x-message-ttl", Value::I64(LONGEST_MS + 1))]),
-            Err(Refusal::InvalidArgument {
-                fault: Fault::TooLarge(_),
-                ..
-            })
+            Err(Refusal::InvalidArgument { fault: Fault::TooLarge(_), .. })
         ));
         assert!(matches!(
             declare(&[("x-expires", Value::I32(0))]),
-            Err(Refusal::InvalidArgument {
-                fault: Fault::Zero,
-                ..
-            })
+            Err(Refusal::InvalidArgument { fault: Fault::Zero, .. })
         ));
     }
 
@@ -440,23 +360,13 @@ mod tests {
         ]);
         assert!(queue.equivalent(true, false, &again, &resource()).is_ok());
         assert!(queue.equivalent(true, true, &again, &resource()).is_err());
-        assert!(
-            queue
-                .equivalent(true, false, &Table::default(), &resource())
-                .is_err()
-        );
+        assert!(queue.equivalent(true, false, &Table::default(), &resource()).is_err());
     }
 
     #[test]
     fn a_dead_letter_key_needs_an_exchange() {
         assert!(declare(&[("x-dead-letter-routing-key", Value::text("k"))]).is_err());
         let (_, options) = declare(&[("x-dead-letter-exchange", Value::text(""))]).expect("valid");
-        assert_eq!(
-            options.dead_letter,
-            Some(DeadLetterTarget {
-                exchange: "".into(),
-                routing_key: None
-            })
-        );
+        assert_eq!(options.dead_letter, Some(DeadLetterTarget { exchange: "".into(), routing_key: None }));
     }
 }

@@ -101,10 +101,7 @@ pub struct SharedCredit {
 impl SharedCredit {
     /// A window of `limit` deliveries, 0 for no limit.
     pub fn new(limit: u32) -> Arc<Self> {
-        Arc::new(Self {
-            limit: AtomicU32::new(limit),
-            held: AtomicU32::new(0),
-        })
+        Arc::new(Self { limit: AtomicU32::new(limit), held: AtomicU32::new(0) })
     }
 
     /// Changes the limit; what is held beyond a smaller one stays held.
@@ -116,18 +113,19 @@ impl SharedCredit {
     pub fn take(&self) -> bool {
         let limit = self.limit.load(Ordering::Acquire);
         let more = |held| (limit == 0 || held < limit).then_some(held + 1);
-        self.held
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, more)
-            .is_ok()
+        self.held.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_ok()
+    }
+
+    /// Takes `count` places, whether there are so many or not: they are held already.
+    pub fn hold(&self, count: u32) {
+        self.held.fetch_add(count, Ordering::AcqRel);
     }
 
     /// Gives `count` places back.
     pub fn give_back(&self, count: u32) {
         let less = |held: u32| Some(held.saturating_sub(count));
         // The closure always yields a value, so this cannot fail.
-        let _ = self
-            .held
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, less);
+        let _ = self.held.fetch_update(Ordering::AcqRel, Ordering::Acquire, less);
     }
 }
 

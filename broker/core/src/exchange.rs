@@ -116,9 +116,7 @@ pub struct ExchangeDefinition {
 impl ExchangeDefinition {
     /// Where messages go that match no binding.
     pub fn alternate(&self) -> Option<&str> {
-        self.arguments
-            .get("alternate-exchange")
-            .and_then(Value::as_text)
+        self.arguments.get("alternate-exchange").and_then(Value::as_text)
     }
 }
 
@@ -146,12 +144,7 @@ impl HeaderRule {
             },
         };
         let counts = |name: &str| name != "x-match" && (with_x || !name.starts_with("x-"));
-        let wanted = arguments
-            .0
-            .iter()
-            .filter(|(name, _)| counts(name))
-            .cloned()
-            .collect();
+        let wanted = arguments.0.iter().filter(|(name, _)| counts(name)).cloned().collect();
         Ok(Self { all, wanted })
     }
 
@@ -159,15 +152,9 @@ impl HeaderRule {
     /// nothing with `any`, as RabbitMQ does.
     pub fn matches(&self, headers: &Table) -> bool {
         let fits = |(name, wanted): &(Arc<str>, Value)| {
-            headers
-                .get(name)
-                .is_some_and(|value| *wanted == Value::Void || wanted.same(value))
+            headers.get(name).is_some_and(|value| *wanted == Value::Void || wanted.same(value))
         };
-        if self.all {
-            self.wanted.iter().all(fits)
-        } else {
-            self.wanted.iter().any(fits)
-        }
+        if self.all { self.wanted.iter().all(fits) } else { self.wanted.iter().any(fits) }
     }
 }
 
@@ -199,11 +186,7 @@ impl Exchange {
             ExchangeKind::Topic => Routes::Topic(TopicTrie::default()),
             ExchangeKind::Headers => Routes::Headers(imbl::Vector::new()),
         };
-        Self {
-            name,
-            definition,
-            routes,
-        }
+        Self { name, definition, routes }
     }
 
     /// Adds or, with `bound` false, removes a binding.
@@ -254,26 +237,14 @@ impl Exchange {
 
     /// Hands every destination to `found` to which a message with this key and these headers goes, some perhaps
     /// more than once.
-    pub fn route(
-        &self,
-        key: &[u8],
-        headers: &dyn Fn() -> Table,
-        mut found: impl FnMut(&Destination),
-    ) {
+    pub fn route(&self, key: &[u8], headers: &dyn Fn() -> Table, mut found: impl FnMut(&Destination)) {
         match &self.routes {
-            Routes::Direct(keys) => keys
-                .get(key)
-                .into_iter()
-                .flat_map(Targets::iter)
-                .for_each(found),
+            Routes::Direct(keys) => keys.get(key).into_iter().flat_map(Targets::iter).for_each(found),
             Routes::Fanout(targets) => targets.iter().for_each(found),
             Routes::Topic(trie) => trie.matches(key, |targets| targets.iter().for_each(&mut found)),
             Routes::Headers(rules) => {
                 let headers = headers();
-                rules
-                    .iter()
-                    .filter(|rule| rule.0.matches(&headers))
-                    .for_each(|rule| found(&rule.1));
+                rules.iter().filter(|rule| rule.0.matches(&headers)).for_each(|rule| found(&rule.1));
             }
         }
     }
@@ -288,26 +259,14 @@ mod tests {
     }
 
     fn table(values: &[(&str, Value)]) -> Table {
-        Table(
-            values
-                .iter()
-                .map(|(name, value)| ((*name).into(), value.clone()))
-                .collect(),
-        )
+        Table(values.iter().map(|(name, value)| ((*name).into(), value.clone())).collect())
     }
 
     #[test]
     fn all_wants_each_and_any_wants_one() {
         let both = [("a", Value::I32(1)), ("b", Value::Void)];
-        let any = [
-            ("x-match", Value::text("any")),
-            ("a", Value::I32(1)),
-            ("b", Value::Void),
-        ];
-        assert!(rule(&both).matches(&table(&[
-            ("a", Value::I64(1)),
-            ("b", Value::text("whatever"))
-        ])));
+        let any = [("x-match", Value::text("any")), ("a", Value::I32(1)), ("b", Value::Void)];
+        assert!(rule(&both).matches(&table(&[("a", Value::I64(1)), ("b", Value::text("whatever"))])));
         assert!(!rule(&both).matches(&table(&[("a", Value::I64(1))])));
         assert!(rule(&any).matches(&table(&[("b", Value::Bool(false))])));
         assert!(!rule(&any).matches(&table(&[("a", Value::I64(2))])));
@@ -316,10 +275,7 @@ mod tests {
     #[test]
     fn names_with_x_count_only_when_asked() {
         let plain = [("x-match", Value::text("any")), ("x-a", Value::I32(1))];
-        let with = [
-            ("x-match", Value::text("any-with-x")),
-            ("x-a", Value::I32(1)),
-        ];
+        let with = [("x-match", Value::text("any-with-x")), ("x-a", Value::I32(1))];
         let message = table(&[("x-a", Value::I32(1))]);
         assert!(!rule(&plain).matches(&message));
         assert!(rule(&with).matches(&message));

@@ -123,26 +123,12 @@ mod tests {
 
     #[test]
     fn a_fact_reads_back() {
-        let arguments = Table(vec![
-            ("x-match".into(), Value::text("any")),
-            ("n".into(), Value::I8(-3)),
-        ]);
-        let binding = Binding {
-            source: "x".into(),
-            to_queue: true,
-            destination: "q".into(),
-            key: (*b"k").into(),
-            arguments,
-        };
-        let fact = Fact::Binding {
-            vhost: "/".into(),
-            binding: binding.clone(),
-        };
+        let arguments = Table(vec![("x-match".into(), Value::text("any")), ("n".into(), Value::I8(-3))]);
+        let binding =
+            Binding { source: "x".into(), to_queue: true, destination: "q".into(), key: (*b"k").into(), arguments };
+        let fact = Fact::Binding { vhost: "/".into(), binding: binding.clone() };
         match Fact::read(&fact.value()) {
-            Some(Fact::Binding {
-                vhost,
-                binding: read,
-            }) => assert_eq!((&*vhost, read), ("/", binding)),
+            Some(Fact::Binding { vhost, binding: read }) => assert_eq!((&*vhost, read), ("/", binding)),
             other => panic!("{other:?}"),
         }
         assert!(Fact::read(b"\xff\xff").is_none());

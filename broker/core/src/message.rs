@@ -21,17 +21,12 @@ impl Span {
     pub fn new(start: usize, len: usize) -> Self {
         // A block is limited to far less than 4 GiB before a message is made of it; saturating keeps a
         // mistake there from becoming a wrong slice.
-        Self {
-            start: u32::try_from(start).unwrap_or(u32::MAX),
-            len: u32::try_from(len).unwrap_or(0),
-        }
+        Self { start: u32::try_from(start).unwrap_or(u32::MAX), len: u32::try_from(len).unwrap_or(0) }
     }
 
     fn of(self, block: &[u8]) -> &[u8] {
         let start = self.start as usize;
-        block
-            .get(start..start + self.len as usize)
-            .unwrap_or_default()
+        block.get(start..start + self.len as usize).unwrap_or_default()
     }
 }
 
@@ -84,25 +79,12 @@ pub struct Message(ThinArc<Header, u8>);
 impl Message {
     /// Copies `block` into a new message; this is the only allocation that a message costs.
     pub fn new(facts: Facts, block: &[u8]) -> Self {
-        Self(ThinArc::from_header_and_slice(
-            Header {
-                facts,
-                stored: AtomicU64::new(0),
-            },
-            block,
-        ))
+        Self(ThinArc::from_header_and_slice(Header { facts, stored: AtomicU64::new(0) }, block))
     }
 
     /// Makes a message of separate pieces.
-    pub fn assemble(
-        facts: Facts,
-        exchange: &[u8],
-        routing_key: &[u8],
-        properties: &[u8],
-        body: &[u8],
-    ) -> Self {
-        let mut block =
-            Vec::with_capacity(exchange.len() + routing_key.len() + properties.len() + body.len());
+    pub fn assemble(facts: Facts, exchange: &[u8], routing_key: &[u8], properties: &[u8], body: &[u8]) -> Self {
+        let mut block = Vec::with_capacity(exchange.len() + routing_key.len() + properties.len() + body.len());
         let mut put = |piece: &[u8]| {
             let span = Span::new(block.len(), piece.len());
             block.extend_from_slice(piece);
@@ -158,11 +140,7 @@ impl Message {
     /// Relaxed is enough: the position only saves a second copy of the body, and whoever reads it takes the
     /// journal's lock before acting on it.
     pub fn set_stored(&self, position: Position) {
-        self.0
-            .header
-            .header
-            .stored
-            .store(position.number(), Ordering::Relaxed);
+        self.0.header.header.stored.store(position.number(), Ordering::Relaxed);
     }
 }
 

@@ -61,11 +61,7 @@ impl Chunk {
     /// Adds a part of a message's body by reference.
     pub fn share(&mut self, message: &Message, range: Range<usize>) {
         self.shared_bytes += range.len();
-        self.shared.push_back(Shared {
-            at: self.bytes.len(),
-            message: message.clone(),
-            range,
-        });
+        self.shared.push_back(Shared { at: self.bytes.len(), message: message.clone(), range });
     }
 
     /// Adds everything of another one.
@@ -77,11 +73,7 @@ impl Chunk {
         let base = self.bytes.len() - other.sent;
         self.bytes.extend_from_slice(&other.bytes[other.sent..]);
         self.shared_bytes += other.shared_bytes;
-        self.shared
-            .extend(other.shared.drain(..).map(|part| Shared {
-                at: base + part.at,
-                ..part
-            }));
+        self.shared.extend(other.shared.drain(..).map(|part| Shared { at: base + part.at, ..part }));
     }
 
     /// Writes until all is sent or the wire takes no more.
@@ -116,13 +108,7 @@ impl Chunk {
                 at = shared.at;
                 count += 1;
             }
-            parts[count] = IoSlice::new(
-                shared
-                    .message
-                    .body()
-                    .get(shared.range.clone())
-                    .unwrap_or_default(),
-            );
+            parts[count] = IoSlice::new(shared.message.body().get(shared.range.clone()).unwrap_or_default());
             count += 1;
         }
         parts[count] = IoSlice::new(&self.bytes[at..]);
@@ -180,11 +166,7 @@ pub struct Inner<S> {
 impl<S> Inner<S> {
     /// The protocol's part, and where to write.
     pub fn parts(&mut self) -> (&mut S, &mut Chunk) {
-        let out = if self.gate.is_some() {
-            &mut self.held
-        } else {
-            &mut self.pending
-        };
+        let out = if self.gate.is_some() { &mut self.held } else { &mut self.pending };
         (&mut self.sessions, out)
     }
 
@@ -249,14 +231,7 @@ impl<S: Sessions + 'static> Outbox<S> {
             failed: false,
         };
         let inner = Mutex::new(inner);
-        Arc::new(Self {
-            inner,
-            marked: AtomicBool::new(false),
-            wire,
-            journal,
-            high_water,
-            low_water,
-        })
+        Arc::new(Self { inner, marked: AtomicBool::new(false), wire, journal, high_water, low_water })
     }
 
     /// Its insides. Hold the lock briefly, and take no other lock with it.
@@ -324,11 +299,7 @@ impl<S: Sessions + 'static> Outbox<S> {
     pub fn take_paused(&self) -> Vec<ConsumerRef> {
         let mut inner = self.inner.lock();
         let room = inner.bytes() <= self.low_water;
-        if room {
-            std::mem::take(&mut inner.paused)
-        } else {
-            Vec::new()
-        }
+        if room { std::mem::take(&mut inner.paused) } else { Vec::new() }
     }
 
     /// Takes nothing more, and forgets what is in it.
@@ -346,18 +317,14 @@ impl<S: Sessions + 'static> Outbox<S> {
     /// Asks the journal to call when it has reached what the gate or a confirm waits for.
     pub fn await_durable(self: &Arc<Self>) {
         let mut inner = self.inner.lock();
-        let awaited = [inner.gate, inner.sessions.awaited()]
-            .into_iter()
-            .flatten()
-            .min();
+        let awaited = [inner.gate, inner.sessions.awaited()].into_iter().flatten().min();
         let Some(index) = awaited.filter(|_| inner.waiting.is_none() && !inner.closed) else {
             return;
         };
         inner.waiting = Some(index);
         drop(inner);
         // Without the lock: a journal that is there already calls back at once.
-        self.journal
-            .wait_for(index, Arc::new(Durable(Arc::clone(self))));
+        self.journal.wait_for(index, Arc::new(Durable(Arc::clone(self))));
     }
 }
 
@@ -410,11 +377,7 @@ mod tests {
             let all: Vec<u8> = parts.iter().flat_map(|part| part.to_vec()).collect();
             let take = all.len().min(inner.1);
             inner.0.extend_from_slice(&all[..take]);
-            if take == 0 {
-                Err(io::ErrorKind::WouldBlock.into())
-            } else {
-                Ok(take)
-            }
+            if take == 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(take) }
         }
         fn wake(&self) {}
     }

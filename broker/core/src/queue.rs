@@ -164,35 +164,22 @@ impl Queue {
     /// # Errors
     /// [`Refused`] when the queue or the store is full.
     pub fn enqueue(&mut self, message: Message, cx: &mut Context<'_>) -> Result<(), Refused> {
-        if self.identity.options.overflow != Overflow::DropHead
-            && self.is_full(message.body().len())
-        {
+        if self.identity.options.overflow != Overflow::DropHead && self.is_full(message.body().len()) {
             return Err(self.refuse(message, cx));
         }
         let facts = message.facts();
         let expires_at = self.expiry(facts.ttl, cx.now);
-        let persistent =
-            self.identity.durable && (facts.persistent || self.identity.always_persistent);
+        let persistent = self.identity.durable && (facts.persistent || self.identity.always_persistent);
         let level = usize::from(facts.priority).min(self.levels.len() - 1);
         let seq = self.next_seq;
         self.next_seq += 1;
         let position = match persistent {
-            true => Some(
-                self.persist(seq, expires_at, &message, cx)
-                    .map_err(Refused::Store)?,
-            ),
+            true => Some(self.persist(seq, expires_at, &message, cx).map_err(Refused::Store)?),
             false => None,
         };
         cx.effects.persisted |= persistent;
         self.timed |= expires_at != 0;
-        let entry = Entry {
-            seq,
-            position,
-            message: Some(message),
-            expires_at,
-            returns: 0,
-            redelivered: false,
-        };
+        let entry = Entry { seq, position, message: Some(message), expires_at, returns: 0, redelivered: false };
         if self.consumers.any_in_line()
             && self.is_empty()
             && let Some(key) = self.consumers.pick()
@@ -228,15 +215,8 @@ impl Queue {
         message: &Message,
         cx: &mut Context<'_>,
     ) -> Result<Position, StoreError> {
-        let content = message
-            .stored()
-            .map_or(Content::Inline(message), Content::At);
-        let record = Record::Enqueued {
-            queue: self.identity.target.id,
-            seq,
-            expires_at,
-            content,
-        };
+        let content = message.stored().map_or(Content::Inline(message), Content::At);
+        let record = Record::Enqueued { queue: self.identity.target.id, seq, expires_at, content };
         let appended = cx.journal.append(&record)?;
         if matches!(content, Content::Inline(_)) {
             message.set_stored(appended.position);
@@ -250,10 +230,7 @@ impl Queue {
         let Some(ready) = self.levels.get_mut(level) else {
             return;
         };
-        let body = entry
-            .message
-            .as_ref()
-            .map_or(0, |message| message.body().len());
+        let body = entry.message.as_ref().map_or(0, |message| message.body().len());
         self.ready_bytes += body as u64;
         let stored_enough = entry.position.is_some() && ready.memory() >= cx.queue_memory;
         let before = ready.memory();
@@ -266,13 +243,7 @@ impl Queue {
                 (None, None) => None,
             };
             match stored {
-                Some(position) => ready.push_paged(
-                    &Entry {
-                        position: Some(position),
-                        ..entry
-                    },
-                    position,
-                ),
+                Some(position) => ready.push_paged(&Entry { position: Some(position), ..entry }, position),
                 // The store has no room either: memory is all there is, and the alarm stops the publishers.
                 None => ready.push(entry),
             }
@@ -284,12 +255,10 @@ impl Queue {
 
     fn is_full(&self, body: usize) -> bool {
         let options = &self.identity.options;
-        options
-            .max_length
-            .is_some_and(|most| self.ready() as u64 >= most && self.consumers_all_busy())
-            || options.max_length_bytes.is_some_and(|most| {
-                self.ready_bytes + body as u64 > most && self.consumers_all_busy()
-            })
+        options.max_length.is_some_and(|most| self.ready() as u64 >= most && self.consumers_all_busy())
+            || options
+                .max_length_bytes
+                .is_some_and(|most| self.ready_bytes + body as u64 > most && self.consumers_all_busy())
     }
 
     /// Nobody would take a message at once.
@@ -306,13 +275,8 @@ impl Queue {
 
     /// Drops the oldest ready messages beyond the limits.
     fn shorten(&mut self, cx: &mut Context<'_>) {
-        let (most, most_bytes) = (
-            self.identity.options.max_length,
-            self.identity.options.max_length_bytes,
-        );
-        if most.is_none() && most_bytes.is_none()
-            || self.identity.options.overflow != Overflow::DropHead
-        {
+        let (most, most_bytes) = (self.identity.options.max_length, self.identity.options.max_length_bytes);
+        if most.is_none() && most_bytes.is_none() || self.identity.options.overflow != Overflow::DropHead {
             return;
         }
         let over = |queue: &Self| {
@@ -351,10 +315,7 @@ impl Queue {
     }
 
     fn uncount(&mut self, entry: &Entry) {
-        let body = entry
-            .message
-            .as_ref()
-            .map_or(0, |message| message.body().len());
+        let body = entry.message.as_ref().map_or(0, |message| message.body().len());
         self.ready_bytes = self.ready_bytes.saturating_sub(body as u64);
     }
 
@@ -370,9 +331,7 @@ impl Queue {
                         self.depart(entry, Reason::Expired, cx);
                     }
                 }
-                Some(Entry {
-                    message: Some(_), ..
-                }) => {
+                Some(Entry { message: Some(_), .. }) => {
                     let Some(key) = self.consumers.pick() else {
                         return;
                     };
@@ -392,10 +351,7 @@ impl Queue {
     fn fetch(&mut self, level: usize, cx: &mut Context<'_>) {
         let entries = self.levels[level].wanted();
         if !entries.is_empty() {
-            cx.effects.fetches.push(Fetch {
-                queue: self.identity.target,
-                entries,
-            });
+            cx.effects.fetches.push(Fetch { queue: self.identity.target, entries });
         }
     }
 
@@ -409,17 +365,11 @@ impl Queue {
             session: consumer.session,
             consumer: consumer.number,
             now: cx.now,
-            from: ConsumerRef {
-                queue: self.identity.target,
-                key,
-            },
+            from: ConsumerRef { queue: self.identity.target, key },
             message,
             redelivered: entry.redelivered,
             returns: self.identity.options.delivery_limit.map(|_| entry.returns),
-            settle: settle.map(|key| DeliveryRef {
-                queue: self.identity.target,
-                key,
-            }),
+            settle: settle.map(|key| DeliveryRef { queue: self.identity.target, key }),
         };
         let taken = consumer.recipient.deliver(&delivery);
         if taken == Taken::Gone {
@@ -433,11 +383,7 @@ impl Queue {
             Some(_) => {
                 let serial = self.consumers.serial(key);
                 let entry = self.slim(entry);
-                self.unsettled.insert(Unsettled {
-                    entry,
-                    consumer: key,
-                    serial,
-                });
+                self.unsettled.insert(Unsettled { entry, consumer: key, serial });
             }
             None => self.forget(&entry, cx),
         }
@@ -453,15 +399,9 @@ impl Queue {
     }
 
     fn return_entry(&mut self, entry: Entry, cx: &mut Context<'_>) {
-        let priority = entry
-            .message
-            .as_ref()
-            .map_or(0, |message| message.facts().priority);
+        let priority = entry.message.as_ref().map_or(0, |message| message.facts().priority);
         let level = usize::from(priority).min(self.levels.len() - 1);
-        self.ready_bytes += entry
-            .message
-            .as_ref()
-            .map_or(0, |message| message.body().len()) as u64;
+        self.ready_bytes += entry.message.as_ref().map_or(0, |message| message.body().len()) as u64;
         let before = self.levels[level].memory();
         self.levels[level].put_back(entry);
         cx.effects.memory += self.levels[level].memory() as i64 - before as i64;
@@ -485,10 +425,7 @@ impl Queue {
             (Some(message), _) => self.dead_letter(message, reason, stored, cx),
             (None, Some(position)) => {
                 let entries = vec![(entry.seq, position)];
-                cx.effects.fetches.push(Fetch {
-                    queue: self.identity.target,
-                    entries,
-                });
+                cx.effects.fetches.push(Fetch { queue: self.identity.target, entries });
                 self.departing.push((entry, reason));
             }
             (None, None) => {}
@@ -517,12 +454,7 @@ impl Queue {
 
     /// Ends one delivery. False when the queue knows no such delivery.
     pub fn settle(&mut self, key: u32, outcome: Outcome, cx: &mut Context<'_>) -> bool {
-        let Some(Unsettled {
-            mut entry,
-            consumer,
-            serial,
-        }) = self.unsettled.try_remove(key as usize)
-        else {
+        let Some(Unsettled { mut entry, consumer, serial }) = self.unsettled.try_remove(key as usize) else {
             return false;
         };
         match outcome {
@@ -552,16 +484,10 @@ impl Queue {
         let Some(level) = self.levels.iter().rposition(|level| !level.is_empty()) else {
             return Get::Empty;
         };
-        if self.levels[level]
-            .front()
-            .is_none_or(|entry| entry.message.is_none())
-        {
+        if self.levels[level].front().is_none_or(|entry| entry.message.is_none()) {
             self.levels[level].end_wait();
             let entries = self.levels[level].wanted();
-            return Get::Paged(Fetch {
-                queue: self.identity.target,
-                entries,
-            });
+            return Get::Paged(Fetch { queue: self.identity.target, entries });
         }
         let Some(entry) = self.take(level, cx) else {
             return Get::Empty;
@@ -577,24 +503,11 @@ impl Queue {
             }
             false => {
                 let entry = self.slim(entry);
-                let key = self.unsettled.insert(Unsettled {
-                    entry,
-                    consumer: NO_CONSUMER,
-                    serial: 0,
-                }) as u32;
-                Some(DeliveryRef {
-                    queue: self.identity.target,
-                    key,
-                })
+                let key = self.unsettled.insert(Unsettled { entry, consumer: NO_CONSUMER, serial: 0 }) as u32;
+                Some(DeliveryRef { queue: self.identity.target, key })
             }
         };
         let returns = self.identity.options.delivery_limit.map(|_| returns);
-        Get::Message(Box::new(Got {
-            message,
-            settle,
-            redelivered,
-            returns,
-            remaining: self.ready(),
-        }))
+        Get::Message(Box::new(Got { message, settle, redelivered, returns, remaining: self.ready() }))
     }
 }

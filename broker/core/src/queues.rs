@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use crate::broker::Broker;
 use crate::catalogue::{QueueEntry, Snapshot, Vhost};
 use crate::consumer::Consumer;
-use crate::definition::QueueDefinition;
+use crate::definition::{QueueDefinition, QueueOptions};
 use crate::delivery::ConsumerRef;
 use crate::effect::Effects;
 use crate::exchange::QueueTarget;
@@ -71,12 +71,7 @@ impl Broker {
             if known.definition.exclusive != wish.exclusive {
                 return Err(Refusal::Locked(resource));
             }
-            known.definition.equivalent(
-                wish.durable,
-                wish.auto_delete,
-                &wish.arguments,
-                &resource,
-            )?;
+            known.definition.equivalent(wish.durable, wish.auto_delete, &wish.arguments, &resource)?;
             return Ok(self.look(known, caller.now, effects));
         }
         if reserved(wish.name) && !wish.generated {
@@ -84,18 +79,10 @@ impl Broker {
         }
         if snapshot.queues.len() >= self.settings.queues {
             let what = format!("queues in vhost '{}'", vhost.name);
-            return Err(Refusal::Limit {
-                what,
-                limit: self.settings.queues as u64,
-            });
+            return Err(Refusal::Limit { what, limit: self.settings.queues as u64 });
         }
-        let (definition, mut options) = QueueDefinition::validate(
-            wish.durable,
-            wish.exclusive,
-            wish.auto_delete,
-            wish.arguments,
-            &resource,
-        )?;
+        let (definition, mut options) =
+            QueueDefinition::validate(wish.durable, wish.exclusive, wish.auto_delete, wish.arguments, &resource)?;
         if definition.kind == QueueKind::Quorum {
             if wish.generated {
                 return Err(Refusal::ServerNamed(definition.kind));
@@ -107,33 +94,33 @@ impl Broker {
         let survives = definition.durable && !definition.exclusive;
         let durable = survives.then(|| {
             let (vhost, name) = (vhost.name.to_string(), wish.name.to_owned());
-            self.state(
-                &Fact::Queue {
-                    vhost,
-                    name,
-                    id: id.0,
-                    definition: definition.clone(),
-                },
-                true,
-            )
+            self.state(&Fact::Queue { vhost, name, id: id.0, definition: definition.clone() }, true)
         });
         let durable = durable.transpose()?;
-        let entry = self.place(
-            vhost, wish.name, id, definition, options, caller.now, effects,
-        );
+        let entry = self.place(vhost, wish.name, id, definition, options, caller.now, effects);
         let mut next = Snapshot::clone(&snapshot);
-        next.queues.insert(
-            Arc::clone(&entry.name),
-            Arc::new(QueueEntry { owner, ..entry }),
-        );
+        next.queues.insert(Arc::clone(&entry.name), Arc::new(QueueEntry { owner, ..entry }));
         vhost.replace(next);
         self.counters.objects.queues_created.add(1);
-        Ok(Declared {
-            ready: 0,
-            consumers: 0,
-            durable,
-            created: true,
-        })
+        Ok(Declared { ready: 0, consumers: 0, durable, created: true })
+    }
+
+    /// Makes the queue behind a client's direct replies: it has no owner, so that whoever knows its name can
+    /// publish to it, and it goes with its consumer.
+    pub fn make_reply_queue(&self, vhost: &Vhost, name: &str, now: u64, effects: &mut Effects) {
+        let definition = QueueDefinition {
+            kind: QueueKind::Classic,
+            durable: false,
+            exclusive: false,
+            auto_delete: true,
+            arguments: Table::default(),
+        };
+        let _changing = vhost.changing.lock();
+        let id = QueueId(self.next_queue.fetch_add(1, Ordering::Relaxed));
+        let entry = self.place(vhost, name, id, definition, QueueOptions::default(), now, effects);
+        let mut next = Snapshot::clone(&vhost.snapshot());
+        next.queues.insert(Arc::clone(&entry.name), Arc::new(entry));
+        vhost.replace(next);
     }
 
     /// Makes the queue in its shard.
@@ -144,7 +131,7 @@ impl Broker {
         name: &str,
         id: QueueId,
         definition: QueueDefinition,
-        options: crate::definition::QueueOptions,
+        options: QueueOptions,
         now: u64,
         effects: &mut Effects,
     ) -> QueueEntry {
@@ -160,28 +147,12 @@ impl Broker {
             always_persistent: definition.kind == QueueKind::Quorum,
             options: Arc::clone(&options),
         };
-        let slot = self
-            .in_shard(shard, now, effects, |shard, _| shard.insert(now, identity))
-            .unwrap_or_default();
-        QueueEntry {
-            target: QueueTarget { id, shard, slot },
-            name,
-            definition,
-            options,
-            owner: None,
-        }
+        let slot = self.in_shard(shard, now, effects, |shard, _| shard.insert(now, identity)).unwrap_or_default();
+        QueueEntry { target: QueueTarget { id, shard, slot }, name, definition, options, owner: None }
     }
 
-    fn dead_letter_permissions(
-        &self,
-        vhost: &Vhost,
-        wish: &QueueWish<'_>,
-        caller: &Caller<'_>,
-    ) -> Result<(), Refusal> {
-        let exchange = wish
-            .arguments
-            .get("x-dead-letter-exchange")
-            .and_then(crate::value::Value::as_text);
+    fn dead_letter_permissions(&self, vhost: &Vhost, wish: &QueueWish<'_>, caller: &Caller<'_>) -> Result<(), Refusal> {
+        let exchange = wish.arguments.get("x-dead-letter-exchange").and_then(crate::value::Value::as_text);
         let Some(exchange) = exchange else {
             return Ok(());
         };
@@ -192,9 +163,7 @@ impl Broker {
     /// Refuses a queue that is exclusive to another connection.
     fn owned(&self, vhost: &Vhost, queue: &QueueEntry, caller: &Caller<'_>) -> Result<(), Refusal> {
         match queue.owner {
-            Some(owner) if owner != caller.connection => {
-                Err(Refusal::Locked(vhost.queue(&queue.name)))
-            }
+            Some(owner) if owner != caller.connection => Err(Refusal::Locked(vhost.queue(&queue.name))),
             _ => Ok(()),
         }
     }
@@ -206,24 +175,14 @@ impl Broker {
             (queue.ready(), queue.consumers().len())
         });
         let (ready, consumers) = counts.unwrap_or_default();
-        Declared {
-            ready,
-            consumers,
-            durable: None,
-            created: false,
-        }
+        Declared { ready, consumers, durable: None, created: false }
     }
 
     /// Finds a queue that the caller may use.
     ///
     /// # Errors
     /// [`Refusal::NotFound`], or [`Refusal::Locked`] when it is exclusive to another connection.
-    pub fn find_queue(
-        &self,
-        vhost: &Vhost,
-        name: &str,
-        caller: &Caller<'_>,
-    ) -> Result<Arc<QueueEntry>, Refusal> {
+    pub fn find_queue(&self, vhost: &Vhost, name: &str, caller: &Caller<'_>) -> Result<Arc<QueueEntry>, Refusal> {
         let queue = vhost.snapshot().queues.get(name).cloned();
         let queue = queue.ok_or_else(|| Refusal::NotFound(vhost.queue(name)))?;
         self.owned(vhost, &queue, caller)?;
@@ -288,10 +247,7 @@ impl Broker {
     ) -> (usize, Option<Index>) {
         let changing = vhost.changing.lock();
         let mut next = Snapshot::clone(&vhost.snapshot());
-        let known = next
-            .queues
-            .get(&queue.name)
-            .is_some_and(|known| known.target == queue.target);
+        let known = next.queues.get(&queue.name).is_some_and(|known| known.target == queue.target);
         if !known {
             return (0, None);
         }
@@ -304,16 +260,7 @@ impl Broker {
             }
             let (vhost, name) = (vhost.name.to_string(), queue.name.to_string());
             let definition = queue.definition.clone();
-            self.state(
-                &Fact::Queue {
-                    vhost,
-                    name,
-                    id: queue.target.id.0,
-                    definition,
-                },
-                false,
-            )
-            .map(Some)
+            self.state(&Fact::Queue { vhost, name, id: queue.target.id.0, definition }, false).map(Some)
         };
         let durable = forget().unwrap_or_else(|error| {
             effects.store_error = Some(error);
@@ -322,11 +269,7 @@ impl Broker {
         vhost.replace(next);
         drop(changing);
         let shard = queue.target.shard;
-        let ready = self
-            .in_shard(shard, now, effects, |shard, cx| {
-                shard.remove(queue.target, cx)
-            })
-            .flatten();
+        let ready = self.in_shard(shard, now, effects, |shard, cx| shard.remove(queue.target, cx)).flatten();
         self.counters.objects.queues_deleted.add(1);
         (ready.unwrap_or(0), durable)
     }
@@ -338,20 +281,13 @@ impl Broker {
             (Arc::clone(&identity.vhost), Arc::clone(&identity.name))
         };
         let vhost = self.vhost(&vhost)?;
-        let entry = vhost
-            .snapshot()
-            .queues
-            .get(&name)
-            .filter(|entry| entry.target == target)
-            .cloned()?;
+        let entry = vhost.snapshot().queues.get(&name).filter(|entry| entry.target == target).cloned()?;
         Some((vhost, entry))
     }
 
     /// Deletes an auto-delete queue, unless someone has come to consume from it meanwhile.
     pub(crate) fn delete_unused(&self, target: QueueTarget, now: u64, effects: &mut Effects) {
-        let unused = self.in_queue(target, now, effects, |queue, _| {
-            queue.consumers().is_empty()
-        });
+        let unused = self.in_queue(target, now, effects, |queue, _| queue.consumers().is_empty());
         if unused == Some(true)
             && let Some((vhost, entry)) = self.entry_of(target)
         {
@@ -382,9 +318,7 @@ impl Broker {
     ) -> Result<usize, Refusal> {
         caller.must(Permission::Read, &vhost.queue(name))?;
         let queue = self.find_queue(vhost, name, caller)?;
-        let purged = self.in_queue(queue.target, caller.now, effects, |queue, cx| {
-            queue.purge(cx)
-        });
+        let purged = self.in_queue(queue.target, caller.now, effects, |queue, cx| queue.purge(cx));
         Ok(purged.unwrap_or(0))
     }
 
@@ -405,21 +339,14 @@ impl Broker {
         let entry = self.find_queue(vhost, name, caller)?;
         let target = entry.target;
         let quorum = entry.definition.kind == QueueKind::Quorum;
-        let consumer = Consumer {
-            exclusive: consumer.exclusive && !quorum,
-            ..consumer
-        };
+        let consumer = Consumer { exclusive: consumer.exclusive && !quorum, ..consumer };
         let added = self.in_queue(target, caller.now, effects, |queue, cx| {
             let others = queue.consumers();
-            let alone =
-                consumer.exclusive && (!others.is_empty() || entry.options.single_active_consumer);
+            let alone = consumer.exclusive && (!others.is_empty() || entry.options.single_active_consumer);
             if others.has_exclusive() || alone {
                 return None;
             }
-            let consumer = ConsumerRef {
-                queue: target,
-                key: queue.subscribe(consumer, cx),
-            };
+            let consumer = ConsumerRef { queue: target, key: queue.subscribe(consumer, cx) };
             ready(consumer);
             queue.dispatch(cx);
             Some(consumer)
@@ -433,9 +360,7 @@ impl Broker {
 
     /// Removes a consumer.
     pub fn unsubscribe(&self, consumer: ConsumerRef, now: u64, effects: &mut Effects) {
-        let unused = self.in_queue(consumer.queue, now, effects, |queue, cx| {
-            queue.unsubscribe(consumer.key, cx)
-        });
+        let unused = self.in_queue(consumer.queue, now, effects, |queue, cx| queue.unsubscribe(consumer.key, cx));
         if unused == Some(true) {
             effects.unused.push(consumer.queue);
         }
@@ -456,19 +381,13 @@ impl Broker {
         caller.must(Permission::Read, &vhost.queue(name))?;
         let queue = self.find_queue(vhost, name, caller)?;
         loop {
-            match self.in_queue(queue.target, caller.now, effects, |queue, cx| {
-                queue.get(settled, cx)
-            }) {
+            match self.in_queue(queue.target, caller.now, effects, |queue, cx| queue.get(settled, cx)) {
                 None | Some(Get::Empty) => return Ok(None),
                 Some(Get::Message(got)) => return Ok(Some(*got)),
                 Some(Get::Paged(fetch)) => {
                     // The one place where a connection waits for a read: a client that fetches one by one from a
                     // backlog waits for each answer anyway, and one read serves the next 500 of them.
-                    let positions: Vec<_> = fetch
-                        .entries
-                        .iter()
-                        .map(|&(_, position)| position)
-                        .collect();
+                    let positions: Vec<_> = fetch.entries.iter().map(|&(_, position)| position).collect();
                     let mut bodies = Vec::with_capacity(positions.len());
                     self.journal.read(&positions, &mut |at, body| {
                         bodies.extend(fetch.entries.get(at).map(|&(seq, _)| (seq, body)));

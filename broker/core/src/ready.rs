@@ -52,23 +52,15 @@ impl Chunk {
     }
 
     fn pack(&self, seq: u64, position: Position) -> Option<u64> {
-        let seq = seq
-            .checked_sub(self.first_seq)
-            .filter(|&seq| seq < 1 << SEQ_BITS)?;
+        let seq = seq.checked_sub(self.first_seq).filter(|&seq| seq < 1 << SEQ_BITS)?;
         let segment = u64::from(position.segment().checked_sub(self.first_segment)?);
         let fits = segment < 1 << (64 - OFFSET_BITS - SEQ_BITS);
-        fits.then_some(
-            segment << (OFFSET_BITS + SEQ_BITS)
-                | u64::from(position.offset() >> 3) << SEQ_BITS
-                | seq,
-        )
+        fits.then_some(segment << (OFFSET_BITS + SEQ_BITS) | u64::from(position.offset() >> 3) << SEQ_BITS | seq)
     }
 
     fn unpack(&self, at: usize) -> Option<Entry> {
         let packed = *self.packed.get(at)?;
-        let segment = self
-            .first_segment
-            .checked_add((packed >> (OFFSET_BITS + SEQ_BITS)) as u32)?;
+        let segment = self.first_segment.checked_add((packed >> (OFFSET_BITS + SEQ_BITS)) as u32)?;
         let offset = ((packed >> SEQ_BITS) as u32 & ((1 << OFFSET_BITS) - 1)) << 3;
         Some(Entry {
             seq: self.first_seq + (packed & ((1 << SEQ_BITS) - 1)),
@@ -98,9 +90,7 @@ impl Chunk {
 
     fn find(&self, seq: u64) -> Option<usize> {
         let relative = seq.checked_sub(self.first_seq)?;
-        self.packed
-            .binary_search_by_key(&relative, |packed| packed & ((1 << SEQ_BITS) - 1))
-            .ok()
+        self.packed.binary_search_by_key(&relative, |packed| packed & ((1 << SEQ_BITS) - 1)).ok()
     }
 }
 
@@ -165,10 +155,7 @@ impl Ready {
 
     /// Adds the newest message by its place alone.
     pub fn push_paged(&mut self, entry: &Entry, position: Position) {
-        let fits = self
-            .chunks
-            .back_mut()
-            .is_some_and(|chunk| chunk.push(entry, position));
+        let fits = self.chunks.back_mut().is_some_and(|chunk| chunk.push(entry, position));
         if !fits {
             if let Some(full) = self.chunks.back_mut() {
                 full.packed.shrink_to_fit();
@@ -203,14 +190,10 @@ impl Ready {
                 break;
             };
             self.in_chunks -= chunk.packed.len();
-            self.head
-                .extend((0..chunk.packed.len()).filter_map(|at| chunk.unpack(at)));
+            self.head.extend((0..chunk.packed.len()).filter_map(|at| chunk.unpack(at)));
         }
         let missing = self.head.iter().filter(|entry| entry.message.is_none());
-        let wanted: Vec<_> = missing
-            .take(CHUNK)
-            .filter_map(|entry| entry.position.map(|at| (entry.seq, at)))
-            .collect();
+        let wanted: Vec<_> = missing.take(CHUNK).filter_map(|entry| entry.position.map(|at| (entry.seq, at))).collect();
         self.awaiting = !wanted.is_empty();
         wanted
     }
@@ -218,8 +201,7 @@ impl Ready {
     /// The head runs low and there is more behind it.
     pub fn runs_low(&self) -> bool {
         !self.awaiting
-            && (self.in_chunks > 0 && self.head.len() < CHUNK
-                || self.head.front().is_some_and(|e| e.message.is_none()))
+            && (self.in_chunks > 0 && self.head.len() < CHUNK || self.head.front().is_some_and(|e| e.message.is_none()))
     }
 
     /// Bodies that were asked for have been read, or could not be.
@@ -244,10 +226,7 @@ impl Ready {
 
     /// Takes out one message wherever it is in the head.
     pub fn remove(&mut self, seq: u64) -> Option<Entry> {
-        let at = self
-            .head
-            .binary_search_by_key(&seq, |entry| entry.seq)
-            .ok()?;
+        let at = self.head.binary_search_by_key(&seq, |entry| entry.seq).ok()?;
         let entry = self.head.remove(at)?;
         self.memory -= entry.message.as_ref().map_or(0, Message::footprint);
         Some(entry)
@@ -256,10 +235,7 @@ impl Ready {
     /// The journal moved a message; false when it is not here.
     pub fn relocate(&mut self, seq: u64, from: Position, to: Position) -> bool {
         if let Ok(at) = self.head.binary_search_by_key(&seq, |entry| entry.seq) {
-            let here = self
-                .head
-                .get_mut(at)
-                .filter(|entry| entry.position == Some(from));
+            let here = self.head.get_mut(at).filter(|entry| entry.position == Some(from));
             return here.map(|entry| entry.position = Some(to)).is_some();
         }
         let at = self.chunks.partition_point(|chunk| chunk.first_seq <= seq);
@@ -284,10 +260,7 @@ impl Ready {
         if let Ok(at) = self.head.binary_search_by_key(&seq, |entry| entry.seq) {
             return self.head.get(at)?.position;
         }
-        let at = self
-            .chunks
-            .partition_point(|chunk| chunk.first_seq <= seq)
-            .checked_sub(1)?;
+        let at = self.chunks.partition_point(|chunk| chunk.first_seq <= seq).checked_sub(1)?;
         let chunk = self.chunks.get(at)?;
         chunk.unpack(chunk.find(seq)?)?.position
     }
@@ -298,10 +271,7 @@ impl Ready {
         for chunk in std::mem::take(&mut self.chunks) {
             all.extend((0..chunk.packed.len()).filter_map(|at| chunk.unpack(at)));
         }
-        *self = Self {
-            awaiting: self.awaiting,
-            ..Self::default()
-        };
+        *self = Self { awaiting: self.awaiting, ..Self::default() };
         all
     }
 }
@@ -312,31 +282,19 @@ mod tests {
 
     fn entry(seq: u64, segment: u32, offset: u32) -> Entry {
         let position = Position::new(segment, offset);
-        Entry {
-            seq,
-            position,
-            message: None,
-            expires_at: seq % 3,
-            returns: 0,
-            redelivered: false,
-        }
+        Entry { seq, position, message: None, expires_at: seq % 3, returns: 0, redelivered: false }
     }
 
     #[test]
     fn the_tail_comes_back_as_it_went_in() {
         let mut ready = Ready::default();
-        let entries: Vec<Entry> = (0..3000)
-            .map(|n| entry(n * 3, 7 + (n / 100) as u32, 8 + 8 * n as u32))
-            .collect();
+        let entries: Vec<Entry> = (0..3000).map(|n| entry(n * 3, 7 + (n / 100) as u32, 8 + 8 * n as u32)).collect();
         for one in &entries {
             ready.push_paged(one, one.position.expect("has one"));
         }
         assert_eq!(ready.len(), 3000);
         for (one, drained) in entries.iter().zip(ready.drain()) {
-            assert_eq!(
-                (one.seq, one.position, one.expires_at),
-                (drained.seq, drained.position, drained.expires_at)
-            );
+            assert_eq!((one.seq, one.position, one.expires_at), (drained.seq, drained.position, drained.expires_at));
         }
         assert!(ready.is_empty());
     }
@@ -348,9 +306,7 @@ mod tests {
         let (zero, one) = (ready.pop().expect("0"), ready.pop().expect("1"));
         ready.put_back(one);
         ready.put_back(zero);
-        let order: Vec<u64> = std::iter::from_fn(|| ready.pop())
-            .map(|entry| entry.seq)
-            .collect();
+        let order: Vec<u64> = std::iter::from_fn(|| ready.pop()).map(|entry| entry.seq).collect();
         assert_eq!(order, [0, 1, 2, 3]);
     }
 

@@ -13,9 +13,7 @@ use crate::fact::Fact;
 use crate::queues::quorum_limit;
 use crate::ready::Entry;
 use crate::refusal::QueueKind;
-use crate::store::{
-    Owner, Position, QueueId, Record, Recovered, RecoveredQueue, Relocation, StoreError,
-};
+use crate::store::{Owner, Position, QueueId, Record, Recovered, RecoveredQueue, Relocation, StoreError};
 use crate::topology::{PREDECLARED, add_binding};
 use crate::upkeep::ranges;
 use crate::value::Table;
@@ -40,12 +38,7 @@ impl Broker {
         if let Some(known) = self.vhost(name) {
             return Ok(known);
         }
-        self.state(
-            &Fact::Vhost {
-                name: name.to_owned(),
-            },
-            true,
-        )?;
+        self.state(&Fact::Vhost { name: name.to_owned() }, true)?;
         Ok(self.insert_vhost(name))
     }
 
@@ -53,19 +46,12 @@ impl Broker {
         let mut snapshot = Snapshot::default();
         for (name, kind, internal) in PREDECLARED {
             let arguments = Table::default();
-            let definition = ExchangeDefinition {
-                kind,
-                durable: true,
-                auto_delete: false,
-                internal,
-                arguments,
-            };
+            let definition = ExchangeDefinition { kind, durable: true, auto_delete: false, internal, arguments };
             let exchange = Exchange::new(name.into(), Arc::new(definition));
             snapshot.exchanges.insert(name.into(), Arc::new(exchange));
         }
         let vhost = Arc::new(Vhost::new(name.into(), snapshot));
-        self.vhosts
-            .rcu(|vhosts| vhosts.update(name.into(), Arc::clone(&vhost)));
+        self.vhosts.rcu(|vhosts| vhosts.update(name.into(), Arc::clone(&vhost)));
         vhost
     }
 
@@ -83,8 +69,7 @@ impl Broker {
                     building.insert(name, Building { vhost, snapshot });
                 }
                 Some(fact) => {
-                    let known =
-                        self.restore_fact(fact, &mut building, &mut queues, now, &mut restored);
+                    let known = self.restore_fact(fact, &mut building, &mut queues, now, &mut restored);
                     restored.strange += usize::from(!known);
                 }
                 None => restored.strange += 1,
@@ -107,26 +92,15 @@ impl Broker {
     ) -> bool {
         match fact {
             Fact::Vhost { .. } => true,
-            Fact::Exchange {
-                vhost,
-                name,
-                definition,
-            } => {
+            Fact::Exchange { vhost, name, definition } => {
                 let Some(Building { snapshot, .. }) = building.get_mut(&vhost) else {
                     return false;
                 };
                 let exchange = Exchange::new(name.as_str().into(), Arc::new(definition));
-                snapshot
-                    .exchanges
-                    .insert(name.as_str().into(), Arc::new(exchange));
+                snapshot.exchanges.insert(name.as_str().into(), Arc::new(exchange));
                 true
             }
-            Fact::Queue {
-                vhost,
-                name,
-                id,
-                definition,
-            } => {
+            Fact::Queue { vhost, name, id, definition } => {
                 let Some(building) = building.get_mut(&vhost) else {
                     return false;
                 };
@@ -157,15 +131,8 @@ impl Broker {
         now: u64,
     ) -> bool {
         let resource = building.vhost.queue(name);
-        let QueueDefinition {
-            durable,
-            exclusive,
-            auto_delete,
-            arguments,
-            ..
-        } = definition;
-        let valid =
-            QueueDefinition::validate(durable, exclusive, auto_delete, arguments, &resource);
+        let QueueDefinition { durable, exclusive, auto_delete, arguments, .. } = definition;
+        let valid = QueueDefinition::validate(durable, exclusive, auto_delete, arguments, &resource);
         let Ok((definition, mut options)) = valid else {
             return false;
         };
@@ -174,15 +141,7 @@ impl Broker {
         }
         self.next_queue.fetch_max(id.0 + 1, Ordering::Relaxed);
         let mut effects = Effects::default();
-        let entry = self.place(
-            &building.vhost,
-            name,
-            id,
-            definition,
-            options,
-            now,
-            &mut effects,
-        );
+        let entry = self.place(&building.vhost, name, id, definition, options, now, &mut effects);
         self.in_queue(entry.target, now, &mut effects, |queue, _| {
             queue.reserve(recovered.next_seq);
             for found in &recovered.entries {
@@ -197,26 +156,16 @@ impl Broker {
             }
         });
         let owner = None;
-        building
-            .snapshot
-            .queues
-            .insert(name.into(), Arc::new(QueueEntry { owner, ..entry }));
+        building.snapshot.queues.insert(name.into(), Arc::new(QueueEntry { owner, ..entry }));
         true
     }
 
     /// Messages of queues that are no more, and transient ones that were paged out.
     fn drop_unknown(&self, queues: &HashMap<QueueId, RecoveredQueue>) {
         for (&queue, recovered) in queues {
-            let freed: Vec<Position> = recovered
-                .entries
-                .iter()
-                .map(|entry| entry.position)
-                .collect();
+            let freed: Vec<Position> = recovered.entries.iter().map(|entry| entry.position).collect();
             // Should the record not be taken, the next start drops them again.
-            drop(self.journal.append(&Record::Dropped {
-                queue,
-                freed: &freed,
-            }));
+            drop(self.journal.append(&Record::Dropped { queue, freed: &freed }));
         }
     }
 
@@ -228,10 +177,7 @@ impl Broker {
             for queue in shard.queues_mut() {
                 let mut seqs = queue.redelivered();
                 if queue.identity.durable && !seqs.is_empty() {
-                    let record = Record::Redelivered {
-                        queue: queue.identity.target.id,
-                        ranges: &ranges(&mut seqs),
-                    };
+                    let record = Record::Redelivered { queue: queue.identity.target.id, ranges: &ranges(&mut seqs) };
                     // Without it, the messages come unmarked: no promise is broken.
                     drop(self.journal.append(&record));
                 }
@@ -246,35 +192,22 @@ impl Broker {
             let snapshot = vhost.snapshot();
             facts.push(Fact::Vhost { name: name.clone() });
             let exchanges = snapshot.exchanges.values().filter(|exchange| {
-                exchange.definition.durable
-                    && !PREDECLARED.iter().any(|known| known.0 == &*exchange.name)
+                exchange.definition.durable && !PREDECLARED.iter().any(|known| known.0 == &*exchange.name)
             });
             facts.extend(exchanges.map(|exchange| Fact::Exchange {
                 vhost: name.clone(),
                 name: exchange.name.to_string(),
                 definition: ExchangeDefinition::clone(&exchange.definition),
             }));
-            let survives =
-                |queue: &&Arc<QueueEntry>| queue.definition.durable && !queue.definition.exclusive;
-            facts.extend(
-                snapshot
-                    .queues
-                    .values()
-                    .filter(survives)
-                    .map(|queue| Fact::Queue {
-                        vhost: name.clone(),
-                        name: queue.name.to_string(),
-                        id: queue.target.id.0,
-                        definition: queue.definition.clone(),
-                    }),
-            );
-            let durable = snapshot
-                .all_bindings()
-                .filter(|binding| crate::topology::is_durable(&snapshot, binding));
-            facts.extend(durable.map(|b| Fact::Binding {
+            let survives = |queue: &&Arc<QueueEntry>| queue.definition.durable && !queue.definition.exclusive;
+            facts.extend(snapshot.queues.values().filter(survives).map(|queue| Fact::Queue {
                 vhost: name.clone(),
-                binding: (**b).clone(),
+                name: queue.name.to_string(),
+                id: queue.target.id.0,
+                definition: queue.definition.clone(),
             }));
+            let durable = snapshot.all_bindings().filter(|binding| crate::topology::is_durable(&snapshot, binding));
+            facts.extend(durable.map(|b| Fact::Binding { vhost: name.clone(), binding: (**b).clone() }));
         }
         facts
     }
@@ -297,10 +230,7 @@ impl Owner for Broker {
                 continue;
             };
             last = Some(target);
-            self.in_queue(target, 0, &mut effects, |queue, cx| {
-                queue.relocate(&moved, cx)
-            })
-            .unwrap_or(Ok(()))?;
+            self.in_queue(target, 0, &mut effects, |queue, cx| queue.relocate(&moved, cx)).unwrap_or(Ok(()))?;
         }
         Ok(())
     }
@@ -309,9 +239,7 @@ impl Owner for Broker {
         // No vhost may change while its facts are written, or an old one could be written after its end.
         let vhosts = self.all_vhosts();
         let _changing: Vec<_> = vhosts.iter().map(|vhost| vhost.changing.lock()).collect();
-        self.facts()
-            .iter()
-            .try_for_each(|fact| self.state(fact, true).map(drop))
+        self.facts().iter().try_for_each(|fact| self.state(fact, true).map(drop))
     }
 }
 
@@ -320,9 +248,6 @@ impl Broker {
     fn target_of(&self, id: QueueId) -> Option<QueueTarget> {
         let shard = (id.0 % self.shards.len() as u64) as usize;
         let shard = self.shards.get(shard)?.lock();
-        shard
-            .queues()
-            .map(|queue| queue.identity.target)
-            .find(|target| target.id == id)
+        shard.queues().map(|queue| queue.identity.target).find(|target| target.id == id)
     }
 }

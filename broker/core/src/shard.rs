@@ -44,9 +44,7 @@ impl Shard {
 
     /// The queue there, unless it is gone.
     pub fn queue(&mut self, target: QueueTarget) -> Option<&mut Queue> {
-        self.queues
-            .get_mut(target.slot as usize)
-            .filter(|queue| queue.identity.target.id == target.id)
+        self.queues.get_mut(target.slot as usize).filter(|queue| queue.identity.target.id == target.id)
     }
 
     /// Every queue, for gauges.
@@ -62,12 +60,7 @@ impl Shard {
     /// Publishes a batch.
     pub fn enqueue(&mut self, batch: &mut Vec<Enqueue>, cx: &mut Context<'_>) {
         let mut last: Option<QueueTarget> = None;
-        for Enqueue {
-            queue: target,
-            message,
-            tag,
-        } in batch.drain(..)
-        {
+        for Enqueue { queue: target, message, tag } in batch.drain(..) {
             if last != Some(target) {
                 self.finish(last.take(), cx);
                 last = Some(target);
@@ -92,10 +85,7 @@ impl Shard {
         let mut rest = batch;
         while let Some(first) = rest.first() {
             let target = first.delivery.queue;
-            let run = rest
-                .iter()
-                .take_while(|one| one.delivery.queue == target)
-                .count();
+            let run = rest.iter().take_while(|one| one.delivery.queue == target).count();
             let (these, others) = rest.split_at(run);
             rest = others;
             if let Some(queue) = self.queue(target) {
@@ -162,21 +152,13 @@ impl Shard {
     fn finish(&mut self, target: Option<QueueTarget>, cx: &mut Context<'_>) {
         let Some(target) = target else { return };
         write_settled(target.id, cx);
-        if self
-            .queues
-            .get(target.slot as usize)
-            .is_some_and(|queue| queue.timed)
-        {
+        if self.queues.get(target.slot as usize).is_some_and(|queue| queue.timed) {
             self.schedule(target.slot);
         }
     }
 
     fn schedule(&mut self, slot: u32) {
-        let deadline = self
-            .queues
-            .get(slot as usize)
-            .and_then(Queue::deadline)
-            .unwrap_or(0);
+        let deadline = self.queues.get(slot as usize).and_then(Queue::deadline).unwrap_or(0);
         if self.set.len() <= slot as usize {
             self.set.resize(slot as usize + 1, 0);
         }
@@ -198,11 +180,7 @@ pub fn write_settled(queue: QueueId, cx: &mut Context<'_>) {
     }
     let settling = &mut cx.effects.settling;
     let ranges = ranges(&mut settling.seqs);
-    let record = Record::Settled {
-        queue,
-        ranges: &ranges,
-        freed: &settling.positions,
-    };
+    let record = Record::Settled { queue, ranges: &ranges, freed: &settling.positions };
     if let Err(error) = cx.journal.append(&record) {
         // The messages may come again after a restart: at least once allows that.
         cx.effects.store_error = Some(error);

@@ -18,10 +18,7 @@ struct Node {
 
 impl Node {
     fn is_bare(&self) -> bool {
-        self.words.is_empty()
-            && self.star.is_none()
-            && self.hash.is_none()
-            && self.targets.is_empty()
+        self.words.is_empty() && self.star.is_none() && self.hash.is_none() && self.targets.is_empty()
     }
 
     fn child(&self, word: &[u8]) -> Option<&Arc<Self>> {
@@ -67,8 +64,7 @@ pub struct TopicTrie {
 
 /// The words of a key: none in an empty key, else one more than there are dots.
 fn words(key: &[u8]) -> impl Iterator<Item = &[u8]> {
-    key.split(|&byte| byte == b'.')
-        .take(if key.is_empty() { 0 } else { usize::MAX })
+    key.split(|&byte| byte == b'.').take(if key.is_empty() { 0 } else { usize::MAX })
 }
 
 impl TopicTrie {
@@ -122,11 +118,7 @@ impl<'a> Places<'a> {
     }
 
     fn enter(&mut self, node: &'a Node, stays: bool) {
-        if self
-            .states
-            .iter()
-            .any(|&(known, _)| std::ptr::eq(known, node))
-        {
+        if self.states.iter().any(|&(known, _)| std::ptr::eq(known, node)) {
             return;
         }
         self.states.push((node, stays));
@@ -143,9 +135,7 @@ mod tests {
 
     fn matches(pattern: &str, key: &str) -> bool {
         let mut trie = TopicTrie::default();
-        trie.edit(pattern.as_bytes(), |targets| {
-            targets.add(Destination::Exchange("x".into()))
-        });
+        trie.edit(pattern.as_bytes(), |targets| targets.add(Destination::Exchange("x".into())));
         let mut found = false;
         trie.matches(key.as_bytes(), |_| found = true);
         found
@@ -202,12 +192,8 @@ mod tests {
     #[test]
     fn removing_the_last_target_leaves_nothing_behind() {
         let mut trie = TopicTrie::default();
-        trie.edit(b"a.*.#", |targets| {
-            targets.add(Destination::Exchange("x".into()))
-        });
-        trie.edit(b"a.*.#", |targets| {
-            targets.remove(&Destination::Exchange("x".into()))
-        });
+        trie.edit(b"a.*.#", |targets| targets.add(Destination::Exchange("x".into())));
+        trie.edit(b"a.*.#", |targets| targets.remove(&Destination::Exchange("x".into())));
         assert!(trie.root.is_bare());
     }
 }

@@ -31,11 +31,7 @@ impl Caller<'_> {
         if self.access.unrestricted() {
             return Ok(());
         }
-        let name = if resource.name.is_empty() {
-            "amq.default"
-        } else {
-            &*resource.name
-        };
+        let name = if resource.name.is_empty() { "amq.default" } else { &*resource.name };
         let may = match permission {
             Permission::Configure => self.access.configure(name),
             Permission::Write => self.access.write(name),
@@ -44,15 +40,8 @@ impl Caller<'_> {
         if may {
             return Ok(());
         }
-        let resource = Resource {
-            name: name.into(),
-            ..resource.clone()
-        };
-        Err(Refusal::Forbidden {
-            permission,
-            resource,
-            user: self.access.user().into(),
-        })
+        let resource = Resource { name: name.into(), ..resource.clone() };
+        Err(Refusal::Forbidden { permission, resource, user: self.access.user().into() })
     }
 }
 
@@ -78,10 +67,7 @@ impl Broker {
     /// Writes a fact, or that it is none any more.
     pub(crate) fn state(&self, fact: &Fact, exists: bool) -> Result<Index, StoreError> {
         let value = fact.value();
-        let record = Record::Fact {
-            key: &fact.key(),
-            value: exists.then_some(&*value),
-        };
+        let record = Record::Fact { key: &fact.key(), value: exists.then_some(&*value) };
         Ok(self.journal.append(&record)?.index)
     }
 
@@ -104,17 +90,10 @@ impl Broker {
         if let Some(value) = definition.arguments.get("alternate-exchange") {
             if !matches!(value, Value::Text(_)) {
                 let fault = Fault::NameType(value.clone());
-                return Err(Refusal::InvalidArgument {
-                    argument: "alternate-exchange",
-                    resource,
-                    fault,
-                });
+                return Err(Refusal::InvalidArgument { argument: "alternate-exchange", resource, fault });
             }
             caller.must(Permission::Read, &resource)?;
-            caller.must(
-                Permission::Write,
-                &vhost.exchange(definition.alternate().unwrap_or_default()),
-            )?;
+            caller.must(Permission::Write, &vhost.exchange(definition.alternate().unwrap_or_default()))?;
         }
         let _changing = vhost.changing.lock();
         let snapshot = vhost.snapshot();
@@ -126,25 +105,16 @@ impl Broker {
         }
         if snapshot.exchanges.len() >= self.settings.exchanges {
             let what = format!("exchanges in vhost '{}'", vhost.name);
-            return Err(Refusal::Limit {
-                what,
-                limit: self.settings.exchanges as u64,
-            });
+            return Err(Refusal::Limit { what, limit: self.settings.exchanges as u64 });
         }
         let durable = definition.durable.then(|| {
-            let fact = Fact::Exchange {
-                vhost: vhost.name.to_string(),
-                name: name.to_owned(),
-                definition: definition.clone(),
-            };
+            let fact =
+                Fact::Exchange { vhost: vhost.name.to_string(), name: name.to_owned(), definition: definition.clone() };
             self.state(&fact, true)
         });
         let durable = durable.transpose()?;
         let mut next = Snapshot::clone(&snapshot);
-        next.exchanges.insert(
-            name.into(),
-            Arc::new(Exchange::new(name.into(), Arc::new(definition))),
-        );
+        next.exchanges.insert(name.into(), Arc::new(Exchange::new(name.into(), Arc::new(definition))));
         vhost.replace(next);
         Ok(durable)
     }
@@ -157,12 +127,7 @@ impl Broker {
         if name.is_empty() {
             return Err(Refusal::DefaultExchange);
         }
-        vhost
-            .snapshot()
-            .exchanges
-            .get(name)
-            .cloned()
-            .ok_or_else(|| Refusal::NotFound(vhost.exchange(name)))
+        vhost.snapshot().exchanges.get(name).cloned().ok_or_else(|| Refusal::NotFound(vhost.exchange(name)))
     }
 
     /// Deletes an exchange with its bindings; one that does not exist is as good as deleted.
@@ -199,12 +164,7 @@ impl Broker {
 
     /// Takes an exchange and its bindings out of a snapshot, and with them auto-delete exchanges that lose their
     /// last binding.
-    fn remove_exchange(
-        &self,
-        next: &mut Snapshot,
-        vhost: &Vhost,
-        name: &str,
-    ) -> Result<Durable, StoreError> {
+    fn remove_exchange(&self, next: &mut Snapshot, vhost: &Vhost, name: &str) -> Result<Durable, StoreError> {
         let Some(exchange) = next.exchanges.remove(name) else {
             return Ok(None);
         };
@@ -212,17 +172,10 @@ impl Broker {
         let mut durable = None;
         if exchange.definition.durable {
             let definition = ExchangeDefinition::clone(&exchange.definition);
-            let fact = Fact::Exchange {
-                vhost: vhost.name.to_string(),
-                name: name.to_owned(),
-                definition,
-            };
+            let fact = Fact::Exchange { vhost: vhost.name.to_string(), name: name.to_owned(), definition };
             durable = Some(self.state(&fact, false)?);
         }
-        let own = next
-            .bindings_from(name)
-            .into_iter()
-            .chain(next.bindings_to(false, name));
+        let own = next.bindings_from(name).into_iter().chain(next.bindings_to(false, name));
         let own: Vec<_> = own.collect();
         Ok(self.remove_bindings(next, vhost, &own)?.or(durable))
     }
@@ -239,25 +192,14 @@ impl Broker {
             if next.bindings.remove(&fact::binding_id(binding)).is_none() {
                 continue;
             }
-            next.by_destination
-                .remove(&fact::binding_by_destination(binding));
+            next.by_destination.remove(&fact::binding_by_destination(binding));
             let destination = next.destination(binding);
-            if let (Some(destination), Some(source)) =
-                (destination, next.exchanges.get_mut(&binding.source))
-            {
+            if let (Some(destination), Some(source)) = (destination, next.exchanges.get_mut(&binding.source)) {
                 // Its arguments were accepted when it was made.
-                drop(Arc::make_mut(source).bind(
-                    &binding.key,
-                    &binding.arguments,
-                    &destination,
-                    false,
-                ));
+                drop(Arc::make_mut(source).bind(&binding.key, &binding.arguments, &destination, false));
             }
             if is_durable(next, binding) {
-                let fact = Fact::Binding {
-                    vhost: vhost.name.to_string(),
-                    binding: Binding::clone(binding),
-                };
+                let fact = Fact::Binding { vhost: vhost.name.to_string(), binding: Binding::clone(binding) };
                 durable = Some(self.state(&fact, false)?);
             }
             durable = self.auto_delete(next, vhost, &binding.source)?.or(durable);
@@ -265,36 +207,18 @@ impl Broker {
         Ok(durable)
     }
 
-    fn auto_delete(
-        &self,
-        next: &mut Snapshot,
-        vhost: &Vhost,
-        name: &str,
-    ) -> Result<Durable, StoreError> {
-        let goes = next
-            .exchanges
-            .get(name)
-            .is_some_and(|exchange| exchange.definition.auto_delete)
+    fn auto_delete(&self, next: &mut Snapshot, vhost: &Vhost, name: &str) -> Result<Durable, StoreError> {
+        let goes = next.exchanges.get(name).is_some_and(|exchange| exchange.definition.auto_delete)
             && next.once_bound.contains(name)
             && next.bindings_from(name).is_empty();
-        if goes {
-            self.remove_exchange(next, vhost, name)
-        } else {
-            Ok(None)
-        }
+        if goes { self.remove_exchange(next, vhost, name) } else { Ok(None) }
     }
 
     /// Binds, or with `bound` false unbinds. Both are idempotent.
     ///
     /// # Errors
     /// When source or destination is missing (only for binding), forbidden, or exclusive to another connection.
-    pub fn bind(
-        &self,
-        vhost: &Vhost,
-        binding: Binding,
-        bound: bool,
-        caller: &Caller<'_>,
-    ) -> Result<Durable, Refusal> {
+    pub fn bind(&self, vhost: &Vhost, binding: Binding, bound: bool, caller: &Caller<'_>) -> Result<Durable, Refusal> {
         let source = vhost.exchange(&binding.source);
         let destination = match binding.to_queue {
             true => vhost.queue(&binding.destination),
@@ -321,10 +245,7 @@ impl Broker {
         let Some(to) = next.destination(&binding).filter(|to| exists(&next, to)) else {
             return Err(Refusal::NotFound(destination));
         };
-        if let Some(queue) = next
-            .queues
-            .get(&binding.destination)
-            .filter(|_| binding.to_queue)
+        if let Some(queue) = next.queues.get(&binding.destination).filter(|_| binding.to_queue)
             && queue.owner.is_some_and(|owner| owner != caller.connection)
         {
             return Err(Refusal::Locked(destination));
@@ -335,20 +256,11 @@ impl Broker {
         }
         if next.bindings.len() >= self.settings.bindings {
             let what = format!("bindings in vhost '{}'", vhost.name);
-            return Err(Refusal::Limit {
-                what,
-                limit: self.settings.bindings as u64,
-            });
+            return Err(Refusal::Limit { what, limit: self.settings.bindings as u64 });
         }
         add_binding(&mut next, &binding, &to)?;
         let durable = match is_durable(&next, &binding) {
-            true => Some(self.state(
-                &Fact::Binding {
-                    vhost: vhost.name.to_string(),
-                    binding,
-                },
-                true,
-            )?),
+            true => Some(self.state(&Fact::Binding { vhost: vhost.name.to_string(), binding }, true)?),
             false => None,
         };
         vhost.replace(next);
@@ -356,13 +268,7 @@ impl Broker {
     }
 
     /// Ends what a connection had to itself.
-    pub fn end_connection(
-        &self,
-        vhost: &Vhost,
-        exclusive: &[Arc<str>],
-        now: u64,
-        effects: &mut Effects,
-    ) {
+    pub fn end_connection(&self, vhost: &Vhost, exclusive: &[Arc<str>], now: u64, effects: &mut Effects) {
         for name in exclusive {
             let queue = vhost.snapshot().queues.get(name).cloned();
             if let Some(queue) = queue.filter(|queue| queue.owner.is_some()) {
@@ -372,35 +278,19 @@ impl Broker {
     }
 }
 
-fn same_exchange(
-    known: &ExchangeDefinition,
-    new: &ExchangeDefinition,
-    resource: &Resource,
-) -> Result<(), Refusal> {
+fn same_exchange(known: &ExchangeDefinition, new: &ExchangeDefinition, resource: &Resource) -> Result<(), Refusal> {
     let differs = |argument: &str, received, current| {
-        Err(Refusal::Inequivalent {
-            argument: argument.to_owned(),
-            resource: resource.clone(),
-            received,
-            current,
-        })
+        Err(Refusal::Inequivalent { argument: argument.to_owned(), resource: resource.clone(), received, current })
     };
     if known.kind != new.kind {
-        return differs(
-            "type",
-            Given::Word(new.kind.name().into()),
-            Given::Word(known.kind.name().into()),
-        );
+        return differs("type", Given::Word(new.kind.name().into()), Given::Word(known.kind.name().into()));
     }
     let flags = [
         ("durable", new.durable, known.durable),
         ("auto_delete", new.auto_delete, known.auto_delete),
         ("internal", new.internal, known.internal),
     ];
-    if let Some((name, received, current)) = flags
-        .into_iter()
-        .find(|(_, received, current)| received != current)
-    {
+    if let Some((name, received, current)) = flags.into_iter().find(|(_, received, current)| received != current) {
         return differs(name, Given::Flag(received), Given::Flag(current));
     }
     let name = "alternate-exchange";
@@ -412,26 +302,17 @@ fn same_exchange(
     if same {
         return Ok(());
     }
-    differs(
-        name,
-        Given::Argument(received.cloned()),
-        Given::Argument(current.cloned()),
-    )
+    differs(name, Given::Argument(received.cloned()), Given::Argument(current.cloned()))
 }
 
 /// Adds a binding to a snapshot and to its source's routing.
-pub(crate) fn add_binding(
-    next: &mut Snapshot,
-    binding: &Binding,
-    to: &Destination,
-) -> Result<(), Refusal> {
+pub(crate) fn add_binding(next: &mut Snapshot, binding: &Binding, to: &Destination) -> Result<(), Refusal> {
     if let Some(source) = next.exchanges.get_mut(&binding.source) {
         Arc::make_mut(source).bind(&binding.key, &binding.arguments, to, true)?;
     }
     let shared = Arc::new(binding.clone());
     next.once_bound.insert(Arc::clone(&binding.source));
-    next.by_destination
-        .insert(fact::binding_by_destination(binding), Arc::clone(&shared));
+    next.by_destination.insert(fact::binding_by_destination(binding), Arc::clone(&shared));
     next.bindings.insert(fact::binding_id(binding), shared);
     Ok(())
 }
@@ -446,19 +327,13 @@ fn exists(snapshot: &Snapshot, destination: &Destination) -> bool {
 /// A binding is durable when both its ends are. An exclusive queue goes with its connection, so nothing of it is
 /// remembered, whatever it was declared to be.
 pub(crate) fn is_durable(snapshot: &Snapshot, binding: &Binding) -> bool {
-    let source = snapshot
-        .exchanges
-        .get(&binding.source)
-        .is_none_or(|exchange| exchange.definition.durable);
+    let source = snapshot.exchanges.get(&binding.source).is_none_or(|exchange| exchange.definition.durable);
     let destination = match binding.to_queue {
         true => snapshot
             .queues
             .get(&binding.destination)
             .is_none_or(|queue| queue.definition.durable && !queue.definition.exclusive),
-        false => snapshot
-            .exchanges
-            .get(&binding.destination)
-            .is_none_or(|exchange| exchange.definition.durable),
+        false => snapshot.exchanges.get(&binding.destination).is_none_or(|exchange| exchange.definition.durable),
     };
     source && destination
 }
@@ -476,19 +351,12 @@ pub fn topic_permission(
     let may = caller.access.unrestricted()
         || match permission {
             Permission::Write => caller.access.write_topic(&exchange.name, key),
-            Permission::Read | Permission::Configure => {
-                caller.access.read_topic(&exchange.name, key)
-            }
+            Permission::Read | Permission::Configure => caller.access.read_topic(&exchange.name, key),
         };
     if may {
         return Ok(());
     }
     let key = String::from_utf8_lossy(key).into_owned();
     let user = caller.access.user().into();
-    Err(Refusal::TopicForbidden {
-        permission,
-        resource: exchange.clone(),
-        key,
-        user,
-    })
+    Err(Refusal::TopicForbidden { permission, resource: exchange.clone(), key, user })
 }

@@ -1,7 +1,10 @@
 //! What happens to a queue apart from publishing and settling: consumers come and go, messages expire, bodies
 //! are read back, records move, and the queue ends.
 
+use std::sync::Arc;
+
 use crate::consumer::Consumer;
+use crate::delivery::SharedCredit;
 use crate::effect::{Context, Reason};
 use crate::message::Message;
 use crate::queue::Queue;
@@ -36,15 +39,8 @@ pub(crate) fn shadow(
     message: &Message,
     cx: &mut Context<'_>,
 ) -> Option<Position> {
-    let content = message
-        .stored()
-        .map_or(Content::Inline(message), Content::At);
-    let record = Record::Enqueued {
-        queue: target.id.shadow(),
-        seq,
-        expires_at: 0,
-        content,
-    };
+    let content = message.stored().map_or(Content::Inline(message), Content::At);
+    let record = Record::Enqueued { queue: target.id.shadow(), seq, expires_at: 0, content };
     match cx.journal.append(&record) {
         Ok(appended) => Some(appended.position),
         Err(error) => {
@@ -61,10 +57,7 @@ pub fn ranges(seqs: &mut [u64]) -> Vec<SeqRange> {
     for &seq in seqs.iter() {
         match ranges.last_mut() {
             Some(last) if last.first + last.count == seq => last.count += 1,
-            _ => ranges.push(SeqRange {
-                first: seq,
-                count: 1,
-            }),
+            _ => ranges.push(SeqRange { first: seq, count: 1 }),
         }
     }
     ranges
@@ -92,12 +85,13 @@ impl Queue {
         self.dispatch(cx);
     }
 
+    /// A consumer shares a window from now on.
+    pub fn share_credit(&mut self, key: u32, shared: Arc<SharedCredit>) {
+        self.consumers.share(key, shared);
+    }
+
     /// Bodies that were asked for are here, or cannot be read and are lost.
-    pub fn loaded(
-        &mut self,
-        bodies: Vec<(u64, Result<Message, StoreError>)>,
-        cx: &mut Context<'_>,
-    ) {
+    pub fn loaded(&mut self, bodies: Vec<(u64, Result<Message, StoreError>)>, cx: &mut Context<'_>) {
         let before: usize = self.levels.iter().map(Ready::memory).sum();
         for (seq, body) in bodies {
             match body {
@@ -116,11 +110,7 @@ impl Queue {
     }
 
     fn arrive(&mut self, seq: u64, message: Message, cx: &mut Context<'_>) {
-        if let Some(at) = self
-            .departing
-            .iter()
-            .position(|(entry, _)| entry.seq == seq)
-        {
+        if let Some(at) = self.departing.iter().position(|(entry, _)| entry.seq == seq) {
             let (entry, reason) = self.departing.swap_remove(at);
             let stored = entry.position.map(|position| (seq, position));
             return self.dead_letter(message, reason, stored, cx);
@@ -149,10 +139,7 @@ impl Queue {
         }
         for level in 0..self.levels.len() {
             self.bring_head(level);
-            while self.levels[level]
-                .front()
-                .is_some_and(|e| e.expires_at != 0 && e.expires_at <= cx.now)
-            {
+            while self.levels[level].front().is_some_and(|e| e.expires_at != 0 && e.expires_at <= cx.now) {
                 let Some(entry) = self.take(level, cx) else {
                     break;
                 };
@@ -176,20 +163,10 @@ impl Queue {
         if !self.timed {
             return None;
         }
-        let head = self
-            .levels
-            .iter()
-            .filter_map(|level| level.front().map(|entry| entry.expires_at));
+        let head = self.levels.iter().filter_map(|level| level.front().map(|entry| entry.expires_at));
         let message = head.filter(|&at| at != 0).min();
-        let own = self
-            .identity
-            .options
-            .expires
-            .map(|after| self.used_at + after);
-        message
-            .into_iter()
-            .chain(own.filter(|_| self.consumers.is_empty()))
-            .min()
+        let own = self.identity.options.expires.map(|after| self.used_at + after);
+        message.into_iter().chain(own.filter(|_| self.consumers.is_empty())).min()
     }
 
     /// The queue has not been used for its expiry time.
@@ -219,29 +196,16 @@ impl Queue {
             cx.effects.memory -= level.memory() as i64;
             freed.extend(level.drain().iter().filter_map(|entry| entry.position));
         }
-        freed.extend(
-            self.unsettled
-                .drain()
-                .filter_map(|unsettled| unsettled.entry.position),
-        );
-        freed.extend(
-            self.departing
-                .drain(..)
-                .filter_map(|(entry, _)| entry.position),
-        );
+        freed.extend(self.unsettled.drain().filter_map(|unsettled| unsettled.entry.position));
+        freed.extend(self.departing.drain(..).filter_map(|(entry, _)| entry.position));
         if self.identity.durable || !freed.is_empty() {
-            let record = Record::Dropped {
-                queue: self.identity.target.id,
-                freed: &freed,
-            };
+            let record = Record::Dropped { queue: self.identity.target.id, freed: &freed };
             if let Err(error) = cx.journal.append(&record) {
                 cx.effects.store_error = Some(error);
             }
         }
         for consumer in self.consumers.drain() {
-            consumer
-                .recipient
-                .cancelled(consumer.session, consumer.number);
+            consumer.recipient.cancelled(consumer.session, consumer.number);
             cx.touch(&consumer.recipient);
         }
         ready
@@ -250,19 +214,10 @@ impl Queue {
     /// Where the record of a message is, if the queue still has it.
     fn position(&self, seq: u64) -> Option<Position> {
         let ready = self.levels.iter().find_map(|level| level.position(seq));
-        let unsettled = || {
-            self.unsettled
-                .iter()
-                .find(|(_, held)| held.entry.seq == seq)
-        };
+        let unsettled = || self.unsettled.iter().find(|(_, held)| held.entry.seq == seq);
         ready
             .or_else(|| unsettled().and_then(|(_, held)| held.entry.position))
-            .or_else(|| {
-                self.departing
-                    .iter()
-                    .find(|(entry, _)| entry.seq == seq)
-                    .and_then(|(e, _)| e.position)
-            })
+            .or_else(|| self.departing.iter().find(|(entry, _)| entry.seq == seq).and_then(|(e, _)| e.position))
     }
 
     /// Appends a still live message's record anew, because the journal wants its old place.
@@ -277,12 +232,7 @@ impl Queue {
             Some(position) => Content::At(position),
             None => Content::Inline(&moved.message),
         };
-        let record = Record::Enqueued {
-            queue: moved.queue,
-            seq: moved.seq,
-            expires_at: moved.expires_at,
-            content,
-        };
+        let record = Record::Enqueued { queue: moved.queue, seq: moved.seq, expires_at: moved.expires_at, content };
         let to = cx.journal.append(&record)?.position;
         if matches!(content, Content::Inline(_)) {
             moved.message.set_stored(to);
@@ -292,19 +242,11 @@ impl Queue {
     }
 
     fn set_position(&mut self, seq: u64, from: Position, to: Position) {
-        if self
-            .levels
-            .iter_mut()
-            .any(|level| level.relocate(seq, from, to))
-        {
+        if self.levels.iter_mut().any(|level| level.relocate(seq, from, to)) {
             return;
         }
         let departing = self.departing.iter_mut().map(|(entry, _)| entry);
-        let held = self
-            .unsettled
-            .iter_mut()
-            .map(|(_, held)| &mut held.entry)
-            .chain(departing);
+        let held = self.unsettled.iter_mut().map(|(_, held)| &mut held.entry).chain(departing);
         for entry in held.filter(|entry| entry.seq == seq) {
             entry.position = Some(to);
         }
@@ -313,13 +255,7 @@ impl Queue {
     /// Ready messages that carry the redelivered mark, for a clean stop.
     pub fn redelivered(&mut self) -> Vec<u64> {
         let all = self.levels.iter_mut().flat_map(Ready::drain);
-        let held = self.unsettled.drain().map(|held| Entry {
-            redelivered: true,
-            ..held.entry
-        });
-        all.chain(held)
-            .filter(|entry| entry.redelivered && entry.position.is_some())
-            .map(|e| e.seq)
-            .collect()
+        let held = self.unsettled.drain().map(|held| Entry { redelivered: true, ..held.entry });
+        all.chain(held).filter(|entry| entry.redelivered && entry.position.is_some()).map(|e| e.seq).collect()
     }
 }

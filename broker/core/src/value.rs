@@ -99,10 +99,7 @@ pub struct Table(pub Vec<(Arc<str>, Value)>);
 impl Table {
     /// The first value of that name.
     pub fn get(&self, name: &str) -> Option<&Value> {
-        self.0
-            .iter()
-            .find(|(key, _)| &**key == name)
-            .map(|(_, value)| value)
+        self.0.iter().find(|(key, _)| &**key == name).map(|(_, value)| value)
     }
 
     /// Replaces every value of that name by one, at the place of the first, or appends it.
@@ -148,16 +145,9 @@ mod tests {
 
     #[test]
     fn set_replaces_every_duplicate() {
-        let mut table = Table(vec![
-            ("a".into(), Value::I8(1)),
-            ("b".into(), Value::Void),
-            ("a".into(), Value::I8(2)),
-        ]);
+        let mut table = Table(vec![("a".into(), Value::I8(1)), ("b".into(), Value::Void), ("a".into(), Value::I8(2))]);
         table.set("a", Value::I8(3));
-        assert_eq!(
-            table,
-            Table(vec![("a".into(), Value::I8(3)), ("b".into(), Value::Void)])
-        );
+        assert_eq!(table, Table(vec![("a".into(), Value::I8(3)), ("b".into(), Value::Void)]));
         assert_eq!(table.remove("a"), Some(Value::I8(3)));
         assert_eq!(table.get("a"), None);
     }

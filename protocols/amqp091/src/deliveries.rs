@@ -1,0 +1,420 @@
+//! What any thread needs to deliver to this connection: delivery tags, what is unsettled, and waiting confirms.
+//! Lives behind the outbox's lock.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use portolan_core::delivery::{Delivery, DeliveryRef, Outcome, Recipient, Settlement, Taken};
+use portolan_core::message::Message;
+use portolan_core::outbox::{Chunk, Outbox, SHARE_FROM, Sessions};
+use portolan_core::store::Index;
+use slab::Slab;
+
+use crate::codec::encode::{self, Content, ServerMethod};
+use crate::codec::frame;
+use crate::convert;
+
+/// A delivery that the client has yet to settle.
+#[derive(Clone, Copy)]
+pub(crate) struct Held {
+    pub(crate) delivery: DeliveryRef,
+    /// Counts against the channel's shared window: it went to a consumer, not to a get.
+    pub(crate) consumer: bool,
+    /// When it was delivered, milliseconds since the epoch.
+    pub(crate) at: u64,
+}
+
+/// The tags of one channel, in the order in which they were given out.
+#[derive(Default)]
+pub(crate) struct Tags {
+    /// Tag of the first element; 0 before the first delivery.
+    first: u64,
+    held: VecDeque<Option<Held>>,
+    count: usize,
+}
+
+impl Tags {
+    /// The next tag, for a delivery that is settled as it leaves.
+    fn settled(&mut self) -> u64 {
+        self.give(None)
+    }
+
+    fn give(&mut self, held: Option<Held>) -> u64 {
+        if self.first == 0 {
+            self.first = 1;
+        }
+        let tag = self.first + self.held.len() as u64;
+        if held.is_none() && self.held.is_empty() {
+            self.first += 1;
+            return tag;
+        }
+        self.count += usize::from(held.is_some());
+        self.held.push_back(held);
+        tag
+    }
+
+    fn index(&self, tag: u64) -> Option<usize> {
+        let at = usize::try_from(tag.checked_sub(self.first)?).ok()?;
+        self.held.get(at)?.as_ref().map(|_| at)
+    }
+
+    /// Takes out one delivery, or with `multiple` all up to it, tag 0 meaning all. `None` when the tag names
+    /// nothing that is held: RabbitMQ 3.10 asks that of `multiple`, too.
+    pub(crate) fn take(&mut self, tag: u64, multiple: bool, mut each: impl FnMut(u64, Held)) -> Option<()> {
+        match (tag, multiple) {
+            (0, true) => self.drain(self.held.len(), each),
+            (0, false) => return None,
+            (tag, true) => {
+                let at = self.index(tag)?;
+                self.drain(at + 1, each);
+            }
+            (tag, false) => {
+                let at = self.index(tag)?;
+                let held = self.held.get_mut(at)?.take()?;
+                self.count -= 1;
+                each(tag, held);
+            }
+        }
+        while let Some(None) = self.held.front() {
+            self.held.pop_front();
+            self.first += 1;
+        }
+        if self.held.is_empty() && self.held.capacity() > 1024 {
+            self.held = VecDeque::new();
+        }
+        Some(())
+    }
+
+    fn drain(&mut self, up_to: usize, mut each: impl FnMut(u64, Held)) {
+        for held in self.held.drain(..up_to) {
+            let tag = self.first;
+            self.first += 1;
+            if let Some(held) = held {
+                self.count -= 1;
+                each(tag, held);
+            }
+        }
+    }
+
+    /// A delivery is unsettled again under its old tag: its settlement was rolled back.
+    pub(crate) fn hold_again(&mut self, tag: u64, held: Held) {
+        while tag < self.first {
+            self.held.push_front(None);
+            self.first -= 1;
+        }
+        let at = usize::try_from(tag - self.first).unwrap_or(usize::MAX);
+        if let Some(place) = self.held.get_mut(at) {
+            *place = Some(held);
+            self.count += 1;
+        }
+    }
+
+    /// Deliveries that are not settled.
+    pub(crate) fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Those of them that went to consumers.
+    pub(crate) fn with_consumers(&self) -> u32 {
+        self.held.iter().flatten().filter(|held| held.consumer).count() as u32
+    }
+
+    /// When the oldest one was delivered.
+    fn oldest(&self) -> Option<u64> {
+        self.held.iter().flatten().next().map(|held| held.at)
+    }
+}
+
+/// Publishes of one channel that wait for the journal: confirmed up to a number once it has reached an index.
+#[derive(Default)]
+pub(crate) struct Confirms {
+    waiting: VecDeque<(u64, Index)>,
+}
+
+impl Confirms {
+    /// Publishes up to `number` are confirmed when the journal is durable up to `index`.
+    pub(crate) fn wait(&mut self, number: u64, index: Index) {
+        match self.waiting.back_mut() {
+            Some(last) if last.1 == index => last.0 = number,
+            _ => self.waiting.push_back((number, index)),
+        }
+    }
+
+    /// Nothing waits.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    fn due(&mut self, durable: Index) -> Option<u64> {
+        let mut due = None;
+        while let Some(&(number, index)) = self.waiting.front() {
+            if index > durable {
+                break;
+            }
+            due = Some(number);
+            self.waiting.pop_front();
+        }
+        due
+    }
+}
+
+/// A channel, as far as deliveries and confirms go.
+pub(crate) struct Session {
+    pub(crate) channel: u16,
+    pub(crate) tags: Tags,
+    pub(crate) confirms: Confirms,
+    /// Publishes confirmed so far, for the counter.
+    pub(crate) confirmed: u64,
+}
+
+/// A consumer, as far as deliveries go.
+struct Tagged {
+    tag: Arc<str>,
+}
+
+/// The delivery side of a connection.
+pub(crate) struct Deliveries {
+    sessions: Slab<Session>,
+    consumers: Slab<Tagged>,
+    frame_max: usize,
+    /// The client understands basic.cancel from us.
+    pub(crate) cancel_notify: bool,
+    /// Consumers whose queues are gone: session and number. The engine forgets them.
+    pub(crate) cancelled: Vec<(u32, u32)>,
+    /// Exchange and routing key as they are written; kept for its memory.
+    names: Vec<u8>,
+    /// A delivery is refused from here on: session's limit of unsettled deliveries.
+    most_unsettled: usize,
+}
+
+impl Deliveries {
+    pub(crate) fn new(most_unsettled: usize) -> Self {
+        Self {
+            sessions: Slab::new(),
+            consumers: Slab::new(),
+            frame_max: frame::OVERHEAD,
+            cancel_notify: false,
+            cancelled: Vec::new(),
+            names: Vec::new(),
+            most_unsettled,
+        }
+    }
+
+    pub(crate) fn set_frame_max(&mut self, frame_max: usize) {
+        self.frame_max = frame_max;
+    }
+
+    pub(crate) fn frame_max(&self) -> usize {
+        self.frame_max
+    }
+
+    /// A channel opened.
+    pub(crate) fn open(&mut self, channel: u16) -> u32 {
+        let session = Session { channel, tags: Tags::default(), confirms: Confirms::default(), confirmed: 0 };
+        self.sessions.insert(session) as u32
+    }
+
+    /// A channel is over.
+    pub(crate) fn close(&mut self, session: u32) -> Option<Session> {
+        self.sessions.try_remove(session as usize)
+    }
+
+    pub(crate) fn session(&mut self, session: u32) -> Option<&mut Session> {
+        self.sessions.get_mut(session as usize)
+    }
+
+    /// A consumer starts.
+    pub(crate) fn add_consumer(&mut self, tag: Arc<str>) -> u32 {
+        self.consumers.insert(Tagged { tag }) as u32
+    }
+
+    /// A consumer is over.
+    pub(crate) fn remove_consumer(&mut self, number: u32) {
+        drop(self.consumers.try_remove(number as usize));
+    }
+
+    /// When the oldest unsettled delivery of any channel was made, with that channel.
+    pub(crate) fn oldest(&self) -> Option<(u64, u16)> {
+        self.sessions.iter().filter_map(|(_, one)| Some((one.tags.oldest()?, one.channel))).min()
+    }
+
+    /// Writes a delivery. False when there is no such session or it holds too much.
+    fn deliver(&mut self, delivery: &Delivery<'_>, out: &mut Chunk) -> bool {
+        let Some(session) = self.sessions.get_mut(delivery.session as usize) else { return false };
+        let Some(consumer) = self.consumers.get(delivery.consumer as usize) else { return false };
+        let tag = match delivery.settle {
+            None => session.tags.settled(),
+            Some(_) if session.tags.count() >= self.most_unsettled => return false,
+            Some(settle) => session.tags.give(Some(Held { delivery: settle, consumer: true, at: delivery.now })),
+        };
+        let message = delivery.message;
+        self.names.clear();
+        encode::put_names(&mut self.names, message.exchange(), message.routing_key());
+        let counted = delivery.returns.map(|returns| convert::with_delivery_count(message, returns));
+        let properties = counted.as_deref().unwrap_or(message.properties());
+        let content = Content { names: &self.names, properties, body: message.body() };
+        if message.body().len() < SHARE_FROM {
+            let tag_text = consumer.tag.as_bytes();
+            encode::deliver(
+                &mut out.bytes,
+                session.channel,
+                tag_text,
+                tag,
+                delivery.redelivered,
+                content,
+                self.frame_max,
+            );
+        } else {
+            let tag_text = consumer.tag.as_bytes();
+            encode::deliver_head(&mut out.bytes, session.channel, tag_text, tag, delivery.redelivered, content.names);
+            encode::header(&mut out.bytes, session.channel, properties, content.body.len());
+            share_body(out, session.channel, message, self.frame_max);
+        }
+        true
+    }
+
+    /// The tag for a message fetched by a get.
+    pub(crate) fn tag_for_get(&mut self, session: u32, settle: Option<DeliveryRef>, now: u64) -> u64 {
+        let Some(session) = self.sessions.get_mut(session as usize) else { return 0 };
+        match settle {
+            Some(delivery) => session.tags.give(Some(Held { delivery, consumer: false, at: now })),
+            None => session.tags.settled(),
+        }
+    }
+}
+
+/// Writes the body frames of a large body, the bytes themselves by reference.
+fn share_body(out: &mut Chunk, channel: u16, message: &Message, frame_max: usize) {
+    for piece in encode::body_frames(channel, message.body().len(), frame_max) {
+        out.bytes.extend_from_slice(&piece.header);
+        out.share(message, piece.body);
+        out.bytes.push(frame::END);
+    }
+}
+
+impl Sessions for Deliveries {
+    fn durable(&mut self, durable: Index, out: &mut Chunk) {
+        for (_, session) in &mut self.sessions {
+            if let Some(number) = session.confirms.due(durable) {
+                encode::ack(&mut out.bytes, session.channel, number, true);
+            }
+        }
+    }
+
+    fn awaited(&self) -> Option<Index> {
+        self.sessions.iter().filter_map(|(_, one)| one.confirms.waiting.front().map(|&(_, index)| index)).min()
+    }
+}
+
+/// The connection as queues see it.
+pub(crate) struct Client(pub(crate) Arc<Outbox<Deliveries>>);
+
+impl Recipient for Client {
+    fn deliver(&self, delivery: &Delivery<'_>) -> Taken {
+        let mut inner = self.0.lock();
+        if inner.is_closed() {
+            return Taken::Gone;
+        }
+        let (deliveries, out) = inner.parts();
+        if !deliveries.deliver(delivery, out) {
+            return Taken::Gone;
+        }
+        if inner.bytes() < self.0.high_water {
+            return Taken::More;
+        }
+        inner.pause(delivery.from);
+        Taken::Full
+    }
+
+    fn cancelled(&self, session: u32, consumer: u32) {
+        let mut inner = self.0.lock();
+        let (deliveries, out) = inner.parts();
+        deliveries.cancelled.push((session, consumer));
+        let channel = deliveries.sessions.get(session as usize).map(|session| session.channel);
+        let tag = deliveries.consumers.get(consumer as usize).map(|consumer| Arc::clone(&consumer.tag));
+        if let (Some(channel), Some(consumer_tag), true) = (channel, tag, deliveries.cancel_notify) {
+            encode::method(&mut out.bytes, channel, ServerMethod::Cancel { consumer_tag: &consumer_tag });
+        }
+    }
+
+    fn mark(&self) -> bool {
+        self.0.mark()
+    }
+
+    fn flush(&self) {
+        self.0.flush();
+    }
+}
+
+/// A settlement of a held delivery.
+pub(crate) fn settlement(held: Held, outcome: Outcome) -> Settlement {
+    Settlement { delivery: held.delivery, outcome }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use portolan_core::exchange::QueueTarget;
+    use portolan_core::store::QueueId;
+
+    fn held(key: u32) -> Option<Held> {
+        let queue = QueueTarget { id: QueueId(1), shard: 0, slot: 0 };
+        Some(Held { delivery: DeliveryRef { queue, key }, consumer: true, at: 0 })
+    }
+
+    fn keys(tags: &mut Tags, tag: u64, multiple: bool) -> Option<Vec<u32>> {
+        let mut keys = Vec::new();
+        tags.take(tag, multiple, |_, held| keys.push(held.delivery.key)).map(|()| keys)
+    }
+
+    #[test]
+    fn tags_start_at_one_and_settled_ones_leave_no_trace() {
+        let mut tags = Tags::default();
+        assert_eq!((tags.settled(), tags.give(held(7)), tags.settled(), tags.give(held(8))), (1, 2, 3, 4));
+        assert_eq!(keys(&mut tags, 1, false), None);
+        assert_eq!(keys(&mut tags, 4, true), Some(vec![7, 8]));
+        assert_eq!(tags.settled(), 5);
+        assert!(tags.held.is_empty());
+    }
+
+    #[test]
+    fn multiple_needs_a_tag_that_is_held() {
+        let mut tags = Tags::default();
+        for key in 1..=4 {
+            tags.give(held(key));
+        }
+        assert_eq!(keys(&mut tags, 9, true), None);
+        assert_eq!(keys(&mut tags, 2, false), Some(vec![2]));
+        assert_eq!(keys(&mut tags, 2, true), None, "settled already");
+        assert_eq!(keys(&mut tags, 3, true), Some(vec![1, 3]));
+        assert_eq!(keys(&mut tags, 0, true), Some(vec![4]));
+        assert_eq!(keys(&mut tags, 0, true), Some(vec![]), "nothing outstanding is fine");
+        assert_eq!(keys(&mut tags, 0, false), None);
+    }
+
+    #[test]
+    fn a_rolled_back_settlement_leaves_the_tag_as_it_was() {
+        let mut tags = Tags::default();
+        for key in 1..=3 {
+            tags.give(held(key));
+        }
+        let mut taken = Vec::new();
+        assert_eq!(tags.take(2, true, |tag, held| taken.push((tag, held))), Some(()));
+        taken.into_iter().for_each(|(tag, held)| tags.hold_again(tag, held));
+        assert_eq!(tags.count(), 3);
+        assert_eq!(keys(&mut tags, 2, false), Some(vec![2]));
+        assert_eq!(keys(&mut tags, 0, true), Some(vec![1, 3]));
+    }
+
+    #[test]
+    fn confirms_are_due_in_order() {
+        let mut confirms = Confirms::default();
+        confirms.wait(3, 10);
+        confirms.wait(5, 10);
+        confirms.wait(9, 12);
+        assert_eq!(confirms.due(9), None);
+        assert_eq!(confirms.due(11), Some(5));
+        assert_eq!(confirms.due(12), Some(9));
+        assert!(confirms.is_empty());
+    }
+}
