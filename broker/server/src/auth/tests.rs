@@ -13,7 +13,7 @@ fn authenticator(users: &str) -> Authenticator {
 }
 
 fn defaults() -> Authenticator {
-    Authenticator::new(&Config::default(), Arc::default()).unwrap()
+    authenticator("[]")
 }
 
 /// Logs in as of `peer`; a refusal's wait takes no time here.

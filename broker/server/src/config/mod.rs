@@ -90,9 +90,7 @@ pub fn load(sources: &Sources) -> Result<Loaded, Vec<Problem>> {
         let path = error.path().to_string().replace('[', ".").replace(']', "");
         vec![Problem::at(written.origin_of(&path), format!("`{}`: {}", error.path(), error.inner().message()))]
     })?;
-    if written.get("users").is_none() {
-        config.admit_default_user();
-    }
+    config.admit_guest();
     let wrong: Vec<Problem> = check::wrong_values(&config)
         .into_iter()
         .map(|wrong| Problem::at(written.origin_of(&wrong.path), wrong.to_string()))

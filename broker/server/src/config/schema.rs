@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::units::{Addresses, ByteSize, Memory, Period, Secret};
 
+/// The user that is there without any configuration.
+const GUEST: &str = "guest";
+
 /// The whole configuration.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -27,7 +30,7 @@ pub struct Config {
     pub auth: Auth,
     /// The virtual hosts.
     pub vhosts: Vec<Vhost>,
-    /// The users. Naming any replaces the default one.
+    /// The users, with `guest` unless `auth.guest` is off.
     pub users: Vec<User>,
 }
 
@@ -179,6 +182,8 @@ pub struct Amqp {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Auth {
+    /// There is a user `guest` with the password `guest` and every right, unless the users name one.
+    pub guest: bool,
     /// Users that may connect from this machine only.
     pub loopback_users: Vec<String>,
 }
@@ -270,14 +275,7 @@ impl Default for Config {
             amqp: Amqp::default(),
             auth: Auth::default(),
             vhosts: vec![Vhost { name: "/".to_owned(), default_queue_type: QueueType::Classic }],
-            users: vec![User {
-                name: "guest".to_owned(),
-                password: Some(Secret::new("guest")),
-                password_hash: None,
-                tags: vec!["administrator".to_owned()],
-                permissions: vec![Permission::everything("/")],
-                topic_permissions: vec![],
-            }],
+            users: vec![],
         }
     }
 }
@@ -376,15 +374,22 @@ impl Default for Amqp {
 
 impl Default for Auth {
     fn default() -> Self {
-        Self { loopback_users: vec!["guest".to_owned()] }
+        Self { guest: true, loopback_users: vec![GUEST.to_owned()] }
     }
 }
 
 impl Config {
-    /// Gives the default user the run of every vhost, whatever they are called.
-    pub(super) fn admit_default_user(&mut self) {
-        for user in &mut self.users {
-            user.permissions = self.vhosts.iter().map(|vhost| Permission::everything(&vhost.name)).collect();
+    /// Adds the user that everybody's first program logs in as, with the run of every vhost.
+    pub(super) fn admit_guest(&mut self) {
+        if self.auth.guest && self.users.iter().all(|user| user.name != GUEST) {
+            self.users.push(User {
+                name: GUEST.to_owned(),
+                password: Some(Secret::new(GUEST)),
+                password_hash: None,
+                tags: vec!["administrator".to_owned()],
+                permissions: self.vhosts.iter().map(|vhost| Permission::everything(&vhost.name)).collect(),
+                topic_permissions: vec![],
+            });
         }
     }
 
@@ -397,6 +402,7 @@ impl Config {
             read: String::new(),
         };
         let mut shape = Self::default();
+        shape.admit_guest();
         for user in &mut shape.users {
             user.password_hash = Some(String::new());
             user.topic_permissions = vec![topic.clone()];

@@ -81,7 +81,8 @@ fn text_from_the_environment_is_taken_as_the_key_wants_it() {
     assert_eq!(config.limits.memory, Memory::Share(0.5));
     assert_eq!(config.limits.heartbeat, Period::seconds(30));
     assert_eq!(config.logging.format, LogFormat::Json);
-    assert_eq!(config.users.len(), 1, "naming users replaces the default one");
+    let names: Vec<&str> = config.users.iter().map(|u| u.name.as_str()).collect();
+    assert_eq!(names, ["a", "guest"]);
     assert!(config.auth.loopback_users.is_empty());
 }
 
@@ -151,11 +152,20 @@ fn mistakes_outside_the_file_name_their_place() {
 }
 
 #[test]
-fn the_default_user_may_enter_whatever_vhosts_there_are() {
+fn guest_may_enter_whatever_vhosts_there_are() {
     let (_folder, sources) = written("[[vhosts]]\nname = 'a'\n[[vhosts]]\nname = 'b'\n");
     let config = load(&sources).unwrap().config;
     let vhosts: Vec<&str> = config.users[0].permissions.iter().map(|p| p.vhost.as_str()).collect();
     assert_eq!(vhosts, ["a", "b"]);
+}
+
+#[test]
+fn guest_is_ones_own_when_named_and_gone_when_not_wanted() {
+    let (_folder, sources) = written("[[users]]\nname = 'guest'\npassword = 'x'\n");
+    let users = load(&sources).unwrap().config.users;
+    assert_eq!((users.len(), users[0].permissions.len()), (1, 0));
+    let (_folder, sources) = written("[auth]\nguest = false\n");
+    assert!(load(&sources).unwrap().config.users.is_empty());
 }
 
 #[test]
@@ -179,21 +189,48 @@ fn the_sample_file_has_every_key_with_its_default() {
     let sample = include_str!("../../../../examples/portolan.toml");
     let (_folder, sources) = written(sample);
     let loaded = load(&sources).unwrap();
-    let sample_values = loaded.written.value();
-    let defaults = toml::Value::try_from(Config::default()).unwrap();
-    for (section, keys) in defaults.as_table().unwrap() {
-        let keys = match keys {
-            toml::Value::Table(keys) => keys.keys().collect(),
-            _ => Vec::new(),
-        };
-        let there = sample_values.get(section).unwrap_or_else(|| panic!("section {section} is missing"));
-        for key in keys {
-            assert!(there.get(key).is_some(), "{section}.{key} is missing");
+    let Content::Table(sections) = Tree::of(as_value(&Config::shape()).unwrap(), &Origin::Default).content else {
+        panic!("the root is a table");
+    };
+    for (section, shape) in &sections {
+        match &shape.content {
+            Content::Table(keys) => {
+                let there = loaded.written.get(section).unwrap_or_else(|| panic!("section {section} is missing"));
+                for (key, _) in keys {
+                    assert!(there.get(key).is_some(), "{section}.{key} is missing");
+                }
+            }
+            // A list has no default rows to be shown by; its keys stand in comments.
+            _ => {
+                for key in row_keys(shape) {
+                    let shown = sample.contains(&format!("{key} = ")) || sample.contains(&format!(".{key}]]"));
+                    assert!(shown, "{section}: {key} is missing");
+                }
+            }
         }
     }
     // Compared as typed values, so that `60` and `"1m"` are the same.
-    let in_sample = toml::Value::try_from(&loaded.config).unwrap();
-    assert_eq!(toml::to_string(&in_sample).unwrap(), toml::to_string(&defaults).unwrap());
+    let defaults = load(&Sources::default()).unwrap().config;
+    let text = |config| toml::to_string(config).unwrap();
+    assert_eq!(text(&loaded.config), text(&defaults));
+}
+
+fn row_keys(list: &Tree) -> Vec<String> {
+    let Some(Content::Table(keys)) = list.get("0").map(|row| &row.content) else { return Vec::new() };
+    keys.iter().flat_map(|(key, tree)| std::iter::once(key.clone()).chain(row_keys(tree))).collect()
+}
+
+/// What stands in the sample's comments is right once it is uncommented and filled in.
+#[test]
+fn the_sample_user_wants_only_its_password() {
+    let sample = include_str!("../../../../examples/portolan.toml");
+    let (_, users) = sample.split_once("There are none by default").unwrap();
+    let keys: Vec<&str> = users.lines().filter_map(|line| line.strip_prefix("# ")).collect();
+    let (_folder, sources) = written(&keys.join("\n"));
+    // The one thing to be filled in: a hash that everybody can read would be worse than none.
+    let problems = load(&sources).unwrap_err();
+    assert_eq!(problems.len(), 1, "{problems:#?}");
+    assert!(problems[0].message.starts_with("`users.password_hash`"), "{problems:#?}");
 }
 
 #[test]
