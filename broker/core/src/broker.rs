@@ -79,6 +79,27 @@ impl Batch {
     }
 }
 
+/// What there is, counted.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Census {
+    /// Queues.
+    pub queues: u64,
+    /// Exchanges, with those that every vhost has.
+    pub exchanges: u64,
+    /// Bindings.
+    pub bindings: u64,
+    /// Consumers.
+    pub consumers: u64,
+    /// Messages that wait for a consumer.
+    pub ready: u64,
+    /// Messages that a consumer holds.
+    pub unsettled: u64,
+    /// Of the ready ones, those whose body is in the journal only.
+    pub paged: u64,
+    /// Bytes of the bodies that wait.
+    pub bytes: u64,
+}
+
 /// Everything that is shared by all connections.
 pub struct Broker {
     pub(crate) vhosts: ArcSwap<imbl::HashMap<Arc<str>, Arc<Vhost>>>,
@@ -306,6 +327,27 @@ impl Broker {
             !name.is_some_and(|name| goes_in_circles(headers, &name, letter.reason))
         });
         targets
+    }
+
+    /// Counts everything, for operators. Takes each shard's lock for as long as its queues are counted.
+    pub fn census(&self) -> Census {
+        let mut census = Census::default();
+        for vhost in self.all_vhosts() {
+            let snapshot = vhost.snapshot();
+            census.exchanges += snapshot.exchanges.len() as u64 + 1;
+            census.bindings += snapshot.all_bindings().count() as u64;
+        }
+        for shard in &self.shards {
+            for queue in shard.lock().queues() {
+                census.queues += 1;
+                census.consumers += queue.consumers().len() as u64;
+                census.ready += queue.ready() as u64;
+                census.unsettled += queue.unsettled() as u64;
+                census.paged += queue.paged() as u64;
+                census.bytes += queue.ready_bytes;
+            }
+        }
+        census
     }
 
     fn queue_name(&self, target: QueueTarget) -> Option<Arc<str>> {

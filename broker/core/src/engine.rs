@@ -11,8 +11,23 @@ pub trait Account: Send + Sync {
     /// The user's name.
     fn name(&self) -> &str;
 
-    /// What the user may do in a vhost; `None` when nothing at all.
-    fn access(&self, vhost: &str) -> Option<Arc<dyn Access>>;
+    /// Enters a vhost, and says what the user may do there. The connection counts as one of the user's and of the
+    /// vhost's until the account is dropped.
+    ///
+    /// # Errors
+    /// [`Barred`] when the user may not enter, or there are too many connections.
+    fn enter(&self, vhost: &str) -> Result<Arc<dyn Access>, Barred>;
+}
+
+/// Why a user cannot enter a vhost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Barred {
+    /// Has no permissions there.
+    NoAccess,
+    /// The vhost has as many connections as it may have.
+    VhostFull(usize),
+    /// The user has as many connections as it may have.
+    UserFull(usize),
 }
 
 /// What a client gave to show who it is.
@@ -35,6 +50,8 @@ pub enum Ask {
     Pause,
     /// No input until the journal is durable up to there.
     Wait(Index),
+    /// Go on for a while so that the client can say goodbye, then close.
+    Linger,
     /// Send what is in the outbox, then close; in the silent case after a delay that makes guessing slow.
     Close {
         /// How long to wait first.
@@ -57,8 +74,21 @@ pub trait Engine: Send {
     /// The outbox called for its task: there is room again, or the client is lost.
     fn woken(&mut self, now: u64) -> Ask;
 
-    /// Time passed. Says when to call again, in milliseconds since the epoch.
-    fn tick(&mut self, now: u64) -> (u64, Ask);
+    /// Time passed. Says when to call again, in milliseconds since the epoch. While we are not `reading`, silence
+    /// is not the client's fault.
+    fn tick(&mut self, now: u64, reading: bool) -> (u64, Ask);
+
+    /// Sends what is in the outbox; true when the wire does not take all of it now.
+    fn flush(&self) -> bool;
+
+    /// The handshake is over.
+    fn is_open(&self) -> bool;
+
+    /// We said goodbye and wait for the client's.
+    fn is_closing(&self) -> bool;
+
+    /// The client takes so little of what we have for it that its own input must wait.
+    fn congested(&self) -> bool;
 
     /// The broker stops, or an operator wants the connection gone: say goodbye in the protocol's own words.
     fn goodbye(&mut self, reason: &str, now: u64) -> Ask;

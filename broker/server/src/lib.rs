@@ -4,15 +4,22 @@
 //! process. Only here do the protocols, the store and the core meet; it must hold no rule of messaging and no wire
 //! format of its own.
 
+pub mod admission;
 pub mod alarms;
 pub mod auth;
 pub mod bind;
 pub mod cli;
 pub mod config;
+pub mod connection;
 pub mod exit;
 pub mod http;
+pub mod listener;
 pub mod logging;
+pub mod node;
+pub mod pager;
 pub mod process;
 pub mod serve;
 pub mod signals;
 pub mod status;
+pub mod time;
+pub mod wire;

@@ -374,7 +374,7 @@ impl Connection {
             ServerMethod::ConnectionClose { reply_code: failure.code, reply_text: &failure.text, class, method };
         self.say(0, close);
         self.phase = Phase::Closing;
-        Ask::More
+        Ask::Linger
     }
 
     /// Frees the number of a closed channel.
@@ -480,8 +480,11 @@ impl Engine for Connection {
         if self.outbox.is_lost() { Ask::Close { after: LINGER } } else { Ask::More }
     }
 
-    fn tick(&mut self, now: u64) -> (u64, Ask) {
+    fn tick(&mut self, now: u64, reading: bool) -> (u64, Ask) {
         self.now = now;
+        if !reading {
+            self.heard_at = now;
+        }
         let timeout = self.check_consumer_timeout();
         let every = if self.heartbeat_ms == 0 { 30_000 } else { self.heartbeat_ms / 2 };
         if self.heartbeat_ms == 0 || matches!(self.phase, Phase::Header) {
@@ -498,6 +501,23 @@ impl Engine for Connection {
             self.outbox.flush();
         }
         (now + every, timeout.unwrap_or(Ask::More))
+    }
+
+    fn flush(&self) -> bool {
+        self.outbox.flush();
+        self.outbox.is_blocked()
+    }
+
+    fn is_open(&self) -> bool {
+        matches!(self.phase, Phase::Running | Phase::Closing)
+    }
+
+    fn is_closing(&self) -> bool {
+        self.phase == Phase::Closing
+    }
+
+    fn congested(&self) -> bool {
+        self.outbox.lock().bytes() > 2 * self.outbox.high_water
     }
 
     fn goodbye(&mut self, reason: &str, now: u64) -> Ask {

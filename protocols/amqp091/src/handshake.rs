@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use portolan_core::engine::{Account, Ask, Credentials};
+use portolan_core::engine::{Account, Ask, Barred, Credentials};
 use portolan_core::value::{Table, Value};
 
 use crate::codec::encode::ServerMethod;
@@ -196,9 +196,10 @@ impl Connection {
         let Some(vhost) = self.broker.vhost(name) else {
             return Some(self.fail(ids, &Failure::connection(530, format!("vhost {name} not found"))));
         };
-        let Some(access) = self.account.as_ref().and_then(|account| account.access(name)) else {
-            let text = format!("access to vhost '{name}' refused for user '{user}'");
-            return Some(self.fail(ids, &Failure::connection(530, text)));
+        let entered = self.account.as_ref().map_or(Err(Barred::NoAccess), |account| account.enter(name));
+        let access = match entered {
+            Ok(access) => access,
+            Err(barred) => return Some(self.fail(ids, &Failure::connection(530, barred_text(barred, name, &user)))),
         };
         self.vhost = Some(vhost);
         self.access = Some(access);
@@ -206,6 +207,17 @@ impl Connection {
         self.say(0, ServerMethod::ConnectionOpenOk);
         tracing::info!(user, vhost = name, "client connected");
         None
+    }
+}
+
+fn barred_text(barred: Barred, vhost: &str, user: &str) -> String {
+    let refused = format!("access to vhost '{vhost}' refused for user '{user}'");
+    match barred {
+        Barred::NoAccess => refused,
+        Barred::VhostFull(limit) => format!("{refused}: connection limit ({limit}) is reached"),
+        Barred::UserFull(limit) => {
+            format!("connection refused for user '{user}': user connection limit ({limit}) is reached")
+        }
     }
 }
 

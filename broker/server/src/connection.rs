@@ -1,0 +1,377 @@
+//! One connection's task: moves bytes between the socket and the engine, and keeps its timers.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use portolan_core::engine::{Account, Ask, Credentials, Engine};
+use portolan_core::store::{Index, Journal, Waiter};
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, sleep_until, timeout};
+
+use crate::admission::{Admission, Guest};
+use crate::alarms::AlarmBoard;
+use crate::auth::{self, Authenticator};
+use crate::time::now_ms;
+
+/// Bytes read at once. One buffer serves all connections of a thread: what a read leaves unused is kept by its
+/// connection.
+const READ: usize = 256 * 1024;
+/// Time that a client gets for its goodbye after ours.
+const GOODBYE: Duration = Duration::from_secs(3);
+/// Time that a closing connection gets to take what is still in the outbox.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
+thread_local! {
+    static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; READ]);
+}
+
+/// What connections share with the rest of the process.
+pub struct Surroundings {
+    /// Lets clients in.
+    pub authenticator: Arc<Authenticator>,
+    /// Counts those who are in.
+    pub admission: Arc<Admission>,
+    /// Says when publishers must wait.
+    pub alarms: Arc<AlarmBoard>,
+    /// Says when it has caught up.
+    pub journal: Arc<dyn Journal>,
+    /// Time for a connection to log in and open its vhost.
+    pub handshake_timeout: Duration,
+    /// Set when the broker stops: the reason that clients are told.
+    pub stop: watch::Receiver<Option<Arc<str>>>,
+}
+
+/// Why input is not being read.
+enum Paused {
+    No,
+    /// Publishers must wait for memory or disk.
+    Alarm(u64),
+    /// The journal must catch up.
+    Journal(Arc<CaughtUp>),
+}
+
+/// Tells a connection that the journal is durable far enough.
+struct CaughtUp {
+    done: AtomicBool,
+    woken: Arc<Notify>,
+}
+
+impl Waiter for CaughtUp {
+    fn durable(&self, _: Index) {
+        self.done.store(true, Ordering::Release);
+        self.woken.notify_one();
+    }
+
+    fn failed(&self) {
+        // Nothing will be confirmed; the client's reading side is told by the engine's own waiter.
+        self.durable(0);
+    }
+}
+
+/// A connection on its way through life.
+pub struct Task<E> {
+    engine: E,
+    stream: Arc<OwnedWriteHalf>,
+    reader: OwnedReadHalf,
+    peer: SocketAddr,
+    woken: Arc<Notify>,
+    around: Arc<Surroundings>,
+    /// Input that the engine has not used yet.
+    rest: Vec<u8>,
+    paused: Paused,
+    /// The outbox holds more than the socket takes.
+    blocked: bool,
+    /// The client has said all it will say.
+    ended: bool,
+    /// When the engine wants to be called.
+    tick_at: Instant,
+    /// When the connection ends whatever happens.
+    ends_at: Option<Instant>,
+}
+
+/// What to do after something happened.
+enum Next {
+    Go,
+    Login(Credentials),
+    Close(Duration),
+}
+
+impl<E: Engine> Task<E> {
+    /// A connection that has just been accepted. The engine's outbox writes to `stream` and wakes through `woken`.
+    pub fn new(
+        engine: E,
+        stream: Arc<OwnedWriteHalf>,
+        reader: OwnedReadHalf,
+        peer: SocketAddr,
+        woken: Arc<Notify>,
+        around: Arc<Surroundings>,
+    ) -> Self {
+        let ends_at = Some(Instant::now() + around.handshake_timeout);
+        Self {
+            engine,
+            stream,
+            reader,
+            peer,
+            woken,
+            around,
+            rest: Vec::new(),
+            paused: Paused::No,
+            blocked: false,
+            ended: false,
+            tick_at: Instant::now() + Duration::from_secs(1),
+            ends_at,
+        }
+    }
+
+    /// Lives until client or broker ends it.
+    pub async fn run(mut self) {
+        let after = self.live().await;
+        self.last_words(after).await;
+        self.engine.end(now_ms());
+    }
+
+    async fn live(&mut self) -> Duration {
+        let mut stop = self.around.stop.clone();
+        let mut stopping = false;
+        loop {
+            let reading = self.may_read();
+            let next = tokio::select! {
+                biased;
+                next = poll_fn(|cx| self.poll_read(cx)), if reading => next,
+                () = self.woken.notified() => self.on_woken(),
+                _ = self.stream.writable(), if self.blocked => self.on_writable(),
+                () = sleep_until(self.next_timer()) => self.on_timer(),
+                _ = self.around.alarms.changed(self.alarm_seen()), if matches!(self.paused, Paused::Alarm(_)) => {
+                    self.on_alarm()
+                }
+                _ = stop.changed(), if !stopping => {
+                    stopping = true;
+                    let reason = stop.borrow().clone().unwrap_or_default();
+                    let ask = self.engine.goodbye(&reason, now_ms());
+                    self.follow(ask)
+                }
+            };
+            let next = match next {
+                Next::Login(credentials) => {
+                    let ask = self.login(credentials).await;
+                    self.follow(ask)
+                }
+                next => next,
+            };
+            match next {
+                Next::Go | Next::Login(_) => {}
+                Next::Close(after) => return after,
+            }
+        }
+    }
+
+    fn may_read(&self) -> bool {
+        matches!(self.paused, Paused::No) && !self.ended && !(self.blocked && self.engine.congested())
+    }
+
+    fn alarm_seen(&self) -> u64 {
+        if let Paused::Alarm(seen) = self.paused { seen } else { 0 }
+    }
+
+    fn next_timer(&self) -> Instant {
+        self.ends_at.map_or(self.tick_at, |end| end.min(self.tick_at))
+    }
+
+    /// Reads what is there and lets the engine have it.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
+        BUFFER.with_borrow_mut(|buffer| {
+            let kept = self.rest.len();
+            let wanted = (kept + READ / 2).max(READ);
+            if buffer.len() < wanted {
+                buffer.resize(wanted, 0);
+            }
+            let mut free = ReadBuf::new(&mut buffer[kept..]);
+            match Pin::new(&mut self.reader).poll_read(cx, &mut free) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Err(error)) => return Poll::Ready(self.lost(&error)),
+                Poll::Ready(Ok(())) => {}
+            }
+            let read = free.filled().len();
+            if read == 0 {
+                return Poll::Ready(self.hung_up());
+            }
+            buffer[..kept].copy_from_slice(&self.rest);
+            self.rest.clear();
+            let next = self.handle(&buffer[..kept + read]);
+            if wanted > READ {
+                buffer.truncate(READ);
+                buffer.shrink_to_fit();
+            }
+            Poll::Ready(next)
+        })
+    }
+
+    /// Hands input to the engine until it uses no more of it, and keeps the rest.
+    fn handle(&mut self, input: &[u8]) -> Next {
+        let now = now_ms();
+        let mut used = 0;
+        loop {
+            let (step, ask) = self.engine.receive(&input[used..], now);
+            used += step;
+            let more = matches!(ask, Ask::More) && step > 0 && used < input.len();
+            if !more {
+                let rest = &input[used..];
+                if rest.len() > self.engine.most_input() + READ {
+                    tracing::warn!(peer = %self.peer, "connection closed: too much input that makes no sense");
+                    return Next::Close(Duration::ZERO);
+                }
+                if rest.is_empty() {
+                    self.rest = Vec::new();
+                } else {
+                    self.rest.extend_from_slice(rest);
+                }
+                self.blocked = self.engine.flush();
+                return self.follow(ask);
+            }
+        }
+    }
+
+    fn follow(&mut self, ask: Ask) -> Next {
+        match ask {
+            Ask::More => {}
+            Ask::Login(credentials) => return Next::Login(credentials),
+            Ask::Pause => self.paused = Paused::Alarm(self.around.alarms.alarms().generation()),
+            Ask::Wait(index) => {
+                let caught_up = Arc::new(CaughtUp { done: AtomicBool::new(false), woken: Arc::clone(&self.woken) });
+                self.paused = Paused::Journal(Arc::clone(&caught_up));
+                self.around.journal.wait_for(index, caught_up);
+            }
+            Ask::Linger => {
+                let end = Instant::now() + GOODBYE;
+                self.ends_at = Some(self.ends_at.map_or(end, |known| known.min(end)));
+                self.paused = Paused::No;
+            }
+            Ask::Close { after } => return Next::Close(after),
+        }
+        if self.engine.is_open() && self.ends_at.is_some() && !self.engine.is_closing() {
+            // The handshake is over.
+            self.ends_at = None;
+            self.tick_at = Instant::now();
+        }
+        Next::Go
+    }
+
+    async fn login(&mut self, credentials: Credentials) -> Ask {
+        let offered =
+            auth::Credentials { mechanism: "PLAIN", user: &credentials.user, password: &credentials.password };
+        let user = self.around.authenticator.login(offered, self.peer).await.ok();
+        let admission = &self.around.admission;
+        let account = user.map(|user| Arc::new(Guest::new(user, Arc::clone(admission))) as Arc<dyn Account>);
+        let ask = self.engine.login(account, now_ms());
+        if !self.rest.is_empty() && matches!(ask, Ask::More) {
+            // The client did not wait for our answers.
+            let rest = std::mem::take(&mut self.rest);
+            match self.handle(&rest) {
+                Next::Close(after) => return Ask::Close { after },
+                Next::Login(credentials) => return Ask::Login(credentials),
+                Next::Go => return Ask::More,
+            }
+        }
+        ask
+    }
+
+    fn on_woken(&mut self) -> Next {
+        let caught_up = match &self.paused {
+            Paused::Journal(waiter) => waiter.done.load(Ordering::Acquire),
+            _ => false,
+        };
+        if caught_up {
+            self.paused = Paused::No;
+        }
+        let ask = self.engine.woken(now_ms());
+        self.blocked = self.engine.flush();
+        self.follow(ask)
+    }
+
+    fn on_writable(&mut self) -> Next {
+        self.blocked = self.engine.flush();
+        let ask = self.engine.woken(now_ms());
+        self.follow(ask)
+    }
+
+    fn on_timer(&mut self) -> Next {
+        let now = Instant::now();
+        if self.ends_at.is_some_and(|end| end <= now) {
+            if !self.engine.is_open() {
+                tracing::warn!(peer = %self.peer, "connection closed: no handshake in time");
+            }
+            return Next::Close(Duration::ZERO);
+        }
+        let now = now_ms();
+        let (at, ask) = self.engine.tick(now, self.may_read());
+        self.tick_at = Instant::now() + Duration::from_millis(at.saturating_sub(now).max(1));
+        self.blocked = self.engine.flush();
+        self.follow(ask)
+    }
+
+    fn on_alarm(&mut self) -> Next {
+        self.paused = Paused::No;
+        let shortage = self.around.alarms.alarms().shortage();
+        if shortage.any() {
+            self.paused = Paused::Alarm(self.around.alarms.alarms().generation());
+            return Next::Go;
+        }
+        let ask = self.engine.resume(now_ms());
+        self.follow(ask)
+    }
+
+    fn hung_up(&mut self) -> Next {
+        tracing::debug!(peer = %self.peer, "client hung up");
+        self.ended = true;
+        Next::Close(Duration::ZERO)
+    }
+
+    fn lost(&mut self, error: &io::Error) -> Next {
+        tracing::debug!(peer = %self.peer, %error, "connection lost");
+        self.ended = true;
+        Next::Close(Duration::ZERO)
+    }
+
+    /// Sends what is still there, and waits for the client to hang up so that it has read all of it: closing with
+    /// unread input would reset the connection and take our last words with it.
+    async fn last_words(&mut self, after: Duration) {
+        if self.ended {
+            return;
+        }
+        let sent = timeout(LAST_WORDS, async {
+            while self.engine.flush() {
+                if self.stream.writable().await.is_err() {
+                    return;
+                }
+            }
+        });
+        // A client that takes nothing for so long gets nothing.
+        let _ = sent.await;
+        tokio::time::sleep(after).await;
+        // Both fail only when the client is gone already.
+        let _ = socket2::SockRef::from(AsRef::<TcpStream>::as_ref(&*self.stream)).shutdown(std::net::Shutdown::Write);
+        let _ = timeout(Duration::from_millis(500), poll_fn(|cx| self.poll_discard(cx))).await;
+    }
+
+    fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut scrap = [0; 4096];
+        loop {
+            let mut free = ReadBuf::new(&mut scrap);
+            match Pin::new(&mut self.reader).poll_read(cx, &mut free) {
+                Poll::Ready(Ok(())) if !free.filled().is_empty() => {}
+                Poll::Ready(_) => return Poll::Ready(()),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+}

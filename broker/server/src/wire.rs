@@ -1,0 +1,34 @@
+//! The way to a client over plain TCP: written to by whichever thread has something for it.
+
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+
+use portolan_core::outbox::Wire;
+use tokio::net::tcp::OwnedWriteHalf;
+use tokio::sync::Notify;
+
+/// A TCP connection's sending side.
+pub struct TcpWire {
+    stream: Arc<OwnedWriteHalf>,
+    woken: Arc<Notify>,
+}
+
+impl TcpWire {
+    /// The sending side of `stream`; `woken` wakes the connection's task.
+    pub fn new(stream: Arc<OwnedWriteHalf>, woken: Arc<Notify>) -> Self {
+        Self { stream, woken }
+    }
+}
+
+impl Wire for TcpWire {
+    fn write(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        match parts {
+            [one] => self.stream.try_write(one),
+            many => self.stream.try_write_vectored(many),
+        }
+    }
+
+    fn wake(&self) {
+        self.woken.notify_one();
+    }
+}
