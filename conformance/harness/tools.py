@@ -88,7 +88,7 @@ class Tools:
 
     def _rust(self):
         """The Rust clients, in the profile that the tests have already built."""
-        _run(["cargo", "build", "--locked", "-p", "portolan-conformance", "-p", "portolan-examples", "--bins"], cwd=ROOT)
+        _run(["cargo", "build", "--locked", "-p", "portolan-conformance", "--bins", "-p", "portolan-examples"], cwd=ROOT)
 
 
 def target_folder():

@@ -1,0 +1,3 @@
+//! kill -9 under load, again and again: no confirmed message may be lost.
+
+fn main() {}
