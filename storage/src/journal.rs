@@ -34,7 +34,7 @@ use crate::journal::footer::Mark;
 use crate::journal::prepare::Segments;
 use crate::journal::read::Readers;
 use crate::journal::replay::{FactAt, Replayed};
-use crate::journal::segment::{Segment, Table};
+use crate::journal::segment::Segment;
 use crate::journal::window::Window;
 use crate::options::{OnDamage, Options};
 
@@ -87,7 +87,7 @@ impl Store {
         let mut replayed = replay::replay(&recovery.segments);
         let before = recovery.segments.first().map_or(0, |first| first.footer.first.saturating_sub(1));
         let (checkpoint, known) = opening.finish(before, recovery.next);
-        let state = Self::state(options, &recovery, std::mem::take(&mut replayed.table));
+        let state = Self::state(options, &recovery, &mut replayed);
         let shared = Arc::new(Shared {
             options: options.clone(),
             folder,
@@ -111,7 +111,8 @@ impl Store {
         Ok((store, recovered))
     }
 
-    fn state(options: &Options, recovery: &recover::Recovery, mut table: Table) -> State {
+    fn state(options: &Options, recovery: &recover::Recovery, replayed: &mut Replayed) -> State {
+        let mut table = std::mem::take(&mut replayed.table);
         let next_number = recovery.segments.last().map_or(1, |last| last.number + u32::from(last.sealed));
         if table.iter().next_back().is_none_or(|last| last.number != next_number) {
             table.push(Segment::new(next_number, options.segment_bytes, recovery.next));
@@ -123,6 +124,7 @@ impl Store {
             reserve: (options.segment_bytes / 8).min(4 << 20),
         };
         let mut state = State::new(table, recovery.offset, recovery.next, recovery.builder.clone(), limits);
+        state.truncations = std::mem::take(&mut replayed.truncations);
         state.room.reserved = recovery.prepared.as_ref().is_some_and(|(number, _)| *number != next_number);
         state
     }

@@ -8,6 +8,7 @@ use portolan_core::store::{Appended, Content, Index, Position, Record, StoreErro
 use crate::encode::{self, Kind};
 use crate::journal::footer::{self, Builder, EnqueuedEntry, Footer, Mark, TRAILER};
 use crate::journal::frame::{self, Head};
+use crate::journal::replay::Truncation;
 use crate::journal::segment::{self, Class, Header, Segment, Table};
 
 /// Consecutive bytes of one segment, written and synced together.
@@ -80,6 +81,10 @@ pub(crate) struct State {
     /// Facts for the checkpoint.
     pub(crate) mirror: Vec<MirrorFact>,
     pub(crate) mirroring: bool,
+    /// The checkpoint is to forget what it has before it takes them.
+    pub(crate) mirror_anew: bool,
+    /// Marks in the journal that make records void.
+    pub(crate) truncations: Vec<Truncation>,
     pub(crate) limits: Limits,
     seed: u32,
 }
@@ -156,6 +161,8 @@ impl State {
             facts: FactSizes::default(),
             mirror: Vec::new(),
             mirroring: false,
+            mirror_anew: false,
+            truncations: Vec::new(),
             limits,
             seed,
         }

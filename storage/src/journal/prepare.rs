@@ -23,9 +23,7 @@ enum Next {
         wanted: Option<u32>,
     },
     /// The preparing thread is at it.
-    Working {
-        number: u32,
-    },
+    Working,
     Ready {
         number: u32,
         file: Arc<dyn File>,
@@ -97,7 +95,7 @@ impl Segments {
                     slot.next = Next::None { wanted: None };
                     return Ok(file);
                 }
-                Next::Working { .. } => {
+                Next::Working => {
                     slot.hurry = true;
                     self.changed.wait(&mut slot);
                 }
@@ -126,7 +124,8 @@ impl Segments {
         length: u64,
     ) -> Result<(), StoreError> {
         loop {
-            let Err(error) = file.allocate(length) else { return Ok(()) };
+            // The length must be there before a header says so.
+            let Err(error) = file.allocate(length).and_then(|()| file.sync()) else { return Ok(()) };
             let mut slot = self.slot.lock();
             if !is_full(&error) || slot.closing {
                 return Err(shared.io("cannot lengthen", number, error));
@@ -206,7 +205,7 @@ pub(crate) fn run(shared: &Shared) {
             segments.changed.wait_for(&mut slot, AGAIN);
             continue;
         };
-        slot.next = Next::Working { number };
+        slot.next = Next::Working;
         let spare = slot.spares.pop();
         drop(slot);
         let made = make(shared, number, spare);

@@ -31,12 +31,6 @@ pub(crate) struct Readers {
     windows: Mutex<Vec<Window>>,
 }
 
-impl Readers {
-    pub(crate) fn forget(&self, segment: u32) {
-        self.open.lock().remove(&segment);
-    }
-}
-
 /// Where a record's content is.
 enum Found {
     Message(Message),
@@ -106,6 +100,30 @@ impl Shared {
             view.window.reset();
         }
         Err(self.unreadable(position))
+    }
+
+    /// Shows `each` the frame at `position`.
+    pub(crate) fn with_frame(&self, position: Position, each: &mut dyn FnMut(&Frame<'_>)) -> Result<(), StoreError> {
+        self.sync_all()?;
+        let number = position.segment();
+        let failed = |error| self.io("cannot read", number, error);
+        let file = self.open_segment(number).map_err(failed)?;
+        let length = file.length().map_err(failed)?;
+        let offset = u64::from(offset_of(position));
+        let mut window = Window::default();
+        let seed = frame::seed(number);
+        match window.frame(&*file, offset, length, seed, Class::of_position(position).limit()).map_err(failed)? {
+            Some(frame) => {
+                each(&frame);
+                Ok(())
+            }
+            None => Err(self.unreadable(position)),
+        }
+    }
+
+    /// The segment is gone.
+    pub(crate) fn forget_file(&self, segment: u32) {
+        self.readers.open.lock().remove(&segment);
     }
 
     fn find_unsynced(&self, position: Position, seed: u32) -> Option<Result<Found, StoreError>> {

@@ -35,6 +35,7 @@ pub(crate) struct Replayed {
     /// The last thing in the journal is that it was closed.
     pub(crate) clean: bool,
     pub(crate) table: Table,
+    pub(crate) truncations: Vec<Truncation>,
 }
 
 #[derive(Debug, Default)]
@@ -54,11 +55,19 @@ struct Reference {
 }
 
 /// A truncation: records before that place with a higher index are void.
-struct Truncation {
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Truncation {
     segment: u32,
     /// Entries of that segment before it.
     ordinal: usize,
     after: Index,
+}
+
+impl Truncation {
+    /// It makes the record with that index void, which is entry `ordinal` of `segment`.
+    pub(crate) fn voids(&self, segment: u32, ordinal: usize, index: Index) -> bool {
+        self.after < index && (self.segment, self.ordinal) > (segment, ordinal)
+    }
 }
 
 #[derive(Default)]
@@ -68,13 +77,13 @@ struct Collector {
     last: Option<(QueueId, usize)>,
     dropped: HashSet<QueueId>,
     references: Vec<Reference>,
-    truncations: Vec<Truncation>,
     out: Replayed,
 }
 
 /// Replays segments, oldest first.
 pub(crate) fn replay(segments: &[Loaded]) -> Replayed {
-    let mut collector = Collector { truncations: truncations(segments), ..Collector::default() };
+    let mut collector = Collector::default();
+    collector.out.truncations = truncations(segments);
     let discarded = last_discard(segments);
     for loaded in segments.iter().filter(|loaded| loaded.number >= discarded) {
         let mut segment = Segment::new(loaded.number, loaded.length, loaded.footer.first);
@@ -129,10 +138,7 @@ impl Collector {
     fn entry(&mut self, segment: &mut Segment, ordinal: usize, index: Index, entry: Entry<'_>) {
         self.out.clean = entry == Entry::Mark(Mark::Closed);
         let number = segment.number;
-        let void = self
-            .truncations
-            .iter()
-            .any(|truncation| truncation.after < index && (truncation.segment, truncation.ordinal) > (number, ordinal));
+        let void = self.out.truncations.iter().any(|truncation| truncation.voids(number, ordinal, index));
         match entry {
             Entry::Fact { offset } => {
                 segment.facts += 1;

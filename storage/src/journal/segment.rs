@@ -266,15 +266,28 @@ impl Table {
         segment.is_dead()
     }
 
-    /// Offsets of live records in later segments whose content is in segment `number`.
-    pub(crate) fn referring_to(&self, number: u32) -> Vec<(u32, u32)> {
+    /// Live records in later segments whose content is in segment `number`.
+    pub(crate) fn referring_to(&self, number: u32) -> Vec<Position> {
         let later = self.segments.iter().filter(|segment| segment.number > number);
-        later
-            .flat_map(|segment| {
-                let to = segment.references.iter().filter(move |(_, content)| *content == number);
-                to.map(|(offset, _)| (segment.number, *offset))
-            })
-            .collect()
+        let referring = later.flat_map(|segment| {
+            let to = segment.references.iter().filter(move |(_, content)| *content == number);
+            to.filter_map(|(offset, _)| Position::new(segment.number, *offset))
+        });
+        referring.collect()
+    }
+
+    /// The reference at `position` has been replaced by a newer record, unless it was freed before that.
+    pub(crate) fn free_reference(&mut self, position: Position) {
+        if self.refers(position) {
+            self.free(position);
+        }
+    }
+
+    /// Nothing lives in segment `number` any more: it has all been appended anew.
+    pub(crate) fn forget(&mut self, number: u32) {
+        if let Some(segment) = self.get_mut(number) {
+            segment.live = [0; CLASSES];
+        }
     }
 
     /// The reference at that place has not been freed.

@@ -1,14 +1,17 @@
 //! Helpers that know the store's API, so that the tests read like tables.
 #![allow(dead_code, missing_docs, clippy::unwrap_used, clippy::expect_used, unreachable_pub)]
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 use portolan_core::message::{Facts, Message, Origin, Span};
 use portolan_core::store::{
-    Appended, Content, Index, Journal, Position, QueueId, Record, SeqRange, StoreError, Waiter,
+    Appended, Content, Index, Journal, Position, QueueId, Record, Recovered, SeqRange, StoreError, Waiter,
 };
+use portolan_storage::faulty::FaultyFs;
+use portolan_storage::{FileSystem, Options, RealFs, Store};
 
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -117,4 +120,49 @@ pub fn until(what: &str, mut done: impl FnMut() -> bool) {
         assert!(std::time::Instant::now() < deadline, "never happened: {what}");
         std::thread::sleep(Duration::from_millis(2));
     }
+}
+
+/// Small segments, on a file system in memory unless told otherwise.
+pub fn small(files: Arc<dyn FileSystem>) -> Options {
+    let mut options = Options::new("/data");
+    options.segment_bytes = 32 << 10;
+    options.free_floor = 0;
+    options.checkpoint = false;
+    options.files = files;
+    options
+}
+
+pub fn on_disk(folder: &std::path::Path) -> Options {
+    Options { folder: folder.to_path_buf(), checkpoint: true, ..small(Arc::new(RealFs)) }
+}
+
+pub fn open(options: &Options) -> (Arc<Store>, Recovered) {
+    Store::open(options).unwrap()
+}
+
+pub fn refusal(options: &Options) -> StoreError {
+    match Store::open(options) {
+        Ok(_) => panic!("the store opened"),
+        Err(error) => error,
+    }
+}
+
+/// Live messages as (queue, seq), with their bodies checked against [`body`].
+pub fn check_live(store: &Store, recovered: &Recovered, len: usize) -> BTreeMap<(u64, u64), Position> {
+    let mut live = BTreeMap::new();
+    for (queue, state) in &recovered.queues {
+        let places: Vec<_> = state.entries.iter().map(|entry| entry.position).collect();
+        for (entry, found) in state.entries.iter().zip(bodies(store, &places)) {
+            assert_eq!(found, body(queue.0, entry.seq, len), "queue {} seq {}", queue.0, entry.seq);
+            assert!(entry.seq < state.next_seq);
+            live.insert((queue.0, entry.seq), entry.position);
+        }
+    }
+    live
+}
+
+pub fn segments_of(files: &FaultyFs) -> Vec<std::path::PathBuf> {
+    let mut paths = files.paths();
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "seg"));
+    paths
 }
