@@ -48,17 +48,12 @@ pub(crate) struct Backlog {
 pub(crate) fn backlog(options: &Backlog) -> Result<Report, Trouble> {
     let load = options.load.clone();
     if load.messages == 0 || (load.producers, load.queues, load.consumers) != (1, 1, 1) {
-        return Err(Trouble::Unexpected(
-            "a backlog needs --messages and has one producer, queue and consumer".into(),
-        ));
+        return Err(Trouble::Unexpected("a backlog needs --messages and has one producer, queue and consumer".into()));
     }
     let mut report = head("backlog", &load);
     let mut engine = Engine::new(load)?;
     if options.phase == Phase::Drain {
-        engine
-            .board
-            .ledger
-            .carry(0, engine.load.messages, options.skip);
+        engine.board.ledger.carry(0, engine.load.messages, options.skip);
     } else {
         fill(&mut report, &mut engine, options.hold)?;
     }
@@ -73,40 +68,24 @@ fn fill(report: &mut Report, engine: &mut Engine, hold: f64) -> Result<(), Troub
     set_up(&engine.load)?;
     let before = broker.usage();
     engine.connect_producers()?;
-    let plan = Plan {
-        drain: false,
-        ..engine.plan()
-    };
+    let plan = Plan { drain: false, ..engine.plan() };
     let mut course = engine.run(&plan)?;
     engine.close()?;
     await_depth(&engine.load)?;
     let filled = nanos();
-    course.broker = course
-        .broker
-        .and_then(|(first, _)| Some(first).zip(broker.usage()));
+    course.broker = course.broker.and_then(|(first, _)| Some(first).zip(broker.usage()));
     std::thread::sleep(Duration::from_secs_f64(hold.max(0.0)));
     let full = broker.usage();
 
     let sent = engine.board.tally.sent as f64;
     report.figure("fill_rate", sent / seconds_between(plan.start, filled));
     report.percentiles("conf", &engine.board.confirms);
-    report.figure(
-        "broker_us_per_publish",
-        course
-            .broker
-            .map(|(first, last)| last.since(&first).cpu_s() * 1e6 / sent),
-    );
+    report.figure("broker_us_per_publish", course.broker.map(|(first, last)| last.since(&first).cpu_s() * 1e6 / sent));
     memory(report, before, full, &course);
-    let grown = before
-        .zip(full)
-        .map(|(before, full)| (full.rss as f64 - before.rss as f64) / sent);
-    report
-        .count("rss_full", full.map(|usage| usage.rss))
-        .figure("rss_full_per_msg", grown);
+    let grown = before.zip(full).map(|(before, full)| (full.rss as f64 - before.rss as f64) / sent);
+    report.count("rss_full", full.map(|usage| usage.rss)).figure("rss_full_per_msg", grown);
     if engine.board.ledger.lost() > 0 && engine.board.tally.sent < engine.load.messages {
-        return Err(Trouble::Unexpected(format!(
-            "only {sent} messages could be published"
-        )));
+        return Err(Trouble::Unexpected(format!("only {sent} messages could be published")));
     }
     Ok(())
 }
@@ -117,8 +96,7 @@ fn await_depth(load: &Load) -> Result<(), Trouble> {
     let (mut held, mut since) = (0, Instant::now());
     loop {
         let passive = method::queue_declare(&load.target.queue(0), QueueKind::Passive);
-        let now_held =
-            method::message_count(&channel.call(passive, method::QUEUE_DECLARE_OK)?).unwrap_or(0);
+        let now_held = method::message_count(&channel.call(passive, method::QUEUE_DECLARE_OK)?).unwrap_or(0);
         if u64::from(now_held) >= load.messages {
             return channel.close();
         }
@@ -126,10 +104,7 @@ fn await_depth(load: &Load) -> Result<(), Trouble> {
             (held, since) = (now_held, Instant::now());
         }
         if since.elapsed().as_secs_f64() > load.patience {
-            return Err(Trouble::Unexpected(format!(
-                "the queue holds {held} of {} messages",
-                load.messages
-            )));
+            return Err(Trouble::Unexpected(format!("the queue holds {held} of {} messages", load.messages)));
         }
         std::thread::sleep(Duration::from_millis(50));
     }
@@ -138,43 +113,22 @@ fn await_depth(load: &Load) -> Result<(), Trouble> {
 fn drain(report: &mut Report, engine: &mut Engine, options: &Backlog) -> Result<(), Trouble> {
     let broker = engine.load.target.broker();
     let owed = engine.board.ledger.owed();
-    let wanted = if options.take > 0 {
-        options.take.min(owed)
-    } else {
-        owed
-    };
+    let wanted = if options.take > 0 { options.take.min(owed) } else { owed };
     engine.board.limit = options.skip + wanted;
     engine.board.ledger.leave(owed - wanted);
     let first = broker.usage();
     let start = nanos();
     engine.connect_consumers()?;
-    let plan = Plan {
-        start,
-        measure: start,
-        end: start,
-        gap: 0.0,
-        drain: true,
-    };
+    let plan = Plan { start, measure: start, end: start, gap: 0.0, drain: true };
     let course: Course = engine.run(&plan)?;
     let drained = engine.board.ledger.received() as f64;
     counts(report, engine);
-    report.figure(
-        "drain_rate",
-        drained / seconds_between(start, engine.board.last.arrival),
-    );
+    report.figure("drain_rate", drained / seconds_between(start, engine.board.last.arrival));
     report.figure("drain_s", seconds_between(start, engine.board.last.arrival));
     let last = course.broker.map(|(_, last)| last);
-    let spent = first
-        .zip(last)
-        .map(|(first, last)| last.since(&first).cpu_s() * 1e6 / drained);
-    report
-        .figure("broker_us_per_drained", spent)
-        .count("rss_peak_draining", course.rss_peak);
+    let spent = first.zip(last).map(|(first, last)| last.since(&first).cpu_s() * 1e6 / drained);
+    report.figure("broker_us_per_drained", spent).count("rss_peak_draining", course.rss_peak);
     report.figure("gen_cores", course.own.1.cores_since(&course.own.0));
     engine.close()?;
-    if engine.board.ledger.received() >= wanted && wanted == owed {
-        tear_down(&engine.load)
-    } else {
-        Ok(())
-    }
+    if engine.board.ledger.received() >= wanted && wanted == owed { tear_down(&engine.load) } else { Ok(()) }
 }

@@ -57,11 +57,7 @@ pub(crate) struct Survival {
 impl Survival {
     fn new(streams: usize) -> Self {
         let empty = || vec![Seen::default(); streams];
-        Self {
-            confirmed: empty(),
-            resent: empty(),
-            this_life: empty(),
-        }
+        Self { confirmed: empty(), resent: empty(), this_life: empty() }
     }
 }
 
@@ -117,21 +113,14 @@ impl Board {
         self.tally.sent += 1;
         self.tally.sent_measured += u64::from(due >= self.measure);
         self.last.sent = now;
-        Slip {
-            due,
-            stream,
-            seq: self.ledger.send(stream),
-        }
+        Slip { due, stream, seq: self.ledger.send(stream) }
     }
 
     /// Enters a message that goes out again, because its confirm never came.
     pub(crate) fn resend(&mut self, slip: Slip, now: u64) {
         self.tally.resent += 1;
         self.last.sent = now;
-        if let Some(resent) = self
-            .survival
-            .as_mut()
-            .and_then(|survival| survival.resent.get_mut(slip.stream as usize))
+        if let Some(resent) = self.survival.as_mut().and_then(|survival| survival.resent.get_mut(slip.stream as usize))
         {
             resent.add(slip.seq);
         }
@@ -139,13 +128,7 @@ impl Board {
 
     /// Enters a delivery from `queue`; false if it is to be left unacknowledged.
     #[inline]
-    pub(crate) fn arrive(
-        &mut self,
-        queue: usize,
-        order: &mut Order,
-        delivery: &Delivery<'_>,
-        now: u64,
-    ) -> bool {
+    pub(crate) fn arrive(&mut self, queue: usize, order: &mut Order, delivery: &Delivery<'_>, now: u64) -> bool {
         let Some(stamp) = self.content.read(delivery.body) else {
             self.tally.corrupt += 1;
             return true;
@@ -167,10 +150,8 @@ impl Board {
                 return true;
             }
         }
-        if let Some(life) = self
-            .survival
-            .as_mut()
-            .and_then(|survival| survival.this_life.get_mut(stamp.stream as usize))
+        if let Some(life) =
+            self.survival.as_mut().and_then(|survival| survival.this_life.get_mut(stamp.stream as usize))
         {
             life.add(stamp.seq);
         }
@@ -188,14 +169,8 @@ impl Board {
         self.tally.dup += 1;
         let explained = self.survival.as_mut().is_some_and(|survival| {
             let stream = stamp.stream as usize;
-            let sent_twice = survival
-                .resent
-                .get(stream)
-                .is_some_and(|resent| resent.has(stamp.seq));
-            let new_to_this_life = survival
-                .this_life
-                .get_mut(stream)
-                .is_some_and(|life| life.add(stamp.seq));
+            let sent_twice = survival.resent.get(stream).is_some_and(|resent| resent.has(stamp.seq));
+            let new_to_this_life = survival.this_life.get_mut(stream).is_some_and(|life| life.add(stamp.seq));
             sent_twice || new_to_this_life
         });
         self.tally.dup_unexplained += u64::from(!explained && !redelivered);
@@ -215,11 +190,7 @@ impl Board {
             self.tally.confirmed_measured += u64::from(self.publishing);
             self.confirms.note(now.saturating_sub(slip.due));
         }
-        if let Some(confirmed) = self
-            .survival
-            .as_mut()
-            .and_then(|s| s.confirmed.get_mut(slip.stream as usize))
-        {
+        if let Some(confirmed) = self.survival.as_mut().and_then(|s| s.confirmed.get_mut(slip.stream as usize)) {
             confirmed.add(slip.seq);
         }
     }
@@ -230,18 +201,14 @@ impl Board {
             return 0;
         };
         let missing = |(stream, confirmed): (usize, &Seen)| {
-            (0..sent_to)
-                .filter(|&seq| confirmed.has(seq) && !self.ledger.has(stream, seq))
-                .count() as u64
+            (0..sent_to).filter(|&seq| confirmed.has(seq) && !self.ledger.has(stream, seq)).count() as u64
         };
         survival.confirmed.iter().enumerate().map(missing).sum()
     }
 
     /// Distinct messages that were confirmed.
     pub(crate) fn confirmed_unique(&self) -> u64 {
-        self.survival.as_ref().map_or(self.tally.confirmed, |s| {
-            s.confirmed.iter().map(Seen::count).sum()
-        })
+        self.survival.as_ref().map_or(self.tally.confirmed, |s| s.confirmed.iter().map(Seen::count).sum())
     }
 }
 
@@ -249,11 +216,7 @@ impl Board {
 mod tests {
     use super::*;
 
-    const LAYOUT: Layout = Layout {
-        producers: 1,
-        queues: 1,
-        fanout: false,
-    };
+    const LAYOUT: Layout = Layout { producers: 1, queues: 1, fanout: false };
 
     struct Desk {
         board: Board,
@@ -275,15 +238,8 @@ mod tests {
         fn deliver(&mut self, index: usize, redelivered: bool) -> bool {
             let mut body = Vec::new();
             let Slip { due, stream, seq } = self.sent[index];
-            self.board
-                .content
-                .append(&mut body, Stamp::new(due, stream, seq));
-            let delivery = Delivery {
-                consumer_tag: b"0",
-                tag: 1,
-                redelivered,
-                body: &body,
-            };
+            self.board.content.append(&mut body, Stamp::new(due, stream, seq));
+            let delivery = Delivery { consumer_tag: b"0", tag: 1, redelivered, body: &body };
             self.board.arrive(0, &mut self.order, &delivery, 100)
         }
     }
@@ -293,34 +249,18 @@ mod tests {
         let mut desk = desk(true);
         desk.deliver(0, false);
         desk.deliver(0, false);
-        assert_eq!(
-            (desk.board.tally.dup, desk.board.tally.dup_unexplained),
-            (1, 1)
-        );
+        assert_eq!((desk.board.tally.dup, desk.board.tally.dup_unexplained), (1, 1));
         desk.deliver(0, true);
-        assert_eq!(
-            (desk.board.tally.dup, desk.board.tally.dup_unexplained),
-            (2, 1)
-        );
+        assert_eq!((desk.board.tally.dup, desk.board.tally.dup_unexplained), (2, 1));
         desk.board.resend(desk.sent[1], 5);
         desk.deliver(1, false);
         desk.deliver(1, false);
-        assert_eq!(
-            (desk.board.tally.dup, desk.board.tally.dup_unexplained),
-            (3, 1)
-        );
+        assert_eq!((desk.board.tally.dup, desk.board.tally.dup_unexplained), (3, 1));
         desk.board.reborn();
         desk.deliver(0, false);
-        assert_eq!(
-            (desk.board.tally.dup, desk.board.tally.dup_unexplained),
-            (4, 1)
-        );
+        assert_eq!((desk.board.tally.dup, desk.board.tally.dup_unexplained), (4, 1));
         desk.deliver(0, false);
-        assert_eq!(
-            (desk.board.tally.dup, desk.board.tally.dup_unexplained),
-            (5, 2),
-            "twice in one life"
-        );
+        assert_eq!((desk.board.tally.dup, desk.board.tally.dup_unexplained), (5, 2), "twice in one life");
     }
 
     #[test]
@@ -328,10 +268,7 @@ mod tests {
         let mut desk = desk(false);
         desk.deliver(2, false);
         desk.deliver(2, false);
-        assert_eq!(
-            (desk.board.tally.dup, desk.board.tally.dup_unexplained),
-            (1, 1)
-        );
+        assert_eq!((desk.board.tally.dup, desk.board.tally.dup_unexplained), (1, 1));
     }
 
     #[test]
@@ -343,14 +280,7 @@ mod tests {
         assert_eq!(desk.board.lost_confirmed(4), 2);
         desk.deliver(2, false);
         assert_eq!(desk.board.lost_confirmed(4), 1);
-        assert_eq!(
-            (
-                desk.board.confirmed_unique(),
-                desk.board.tally.nacked,
-                desk.board.ledger.lost()
-            ),
-            (2, 1, 2)
-        );
+        assert_eq!((desk.board.confirmed_unique(), desk.board.tally.nacked, desk.board.ledger.lost()), (2, 1, 2));
     }
 
     #[test]
@@ -359,25 +289,14 @@ mod tests {
         desk.board.limit = 1;
         assert!(desk.deliver(0, false));
         assert!(!desk.deliver(1, false));
-        assert_eq!(
-            (desk.board.ledger.received(), desk.board.tally.surplus),
-            (1, 1)
-        );
+        assert_eq!((desk.board.ledger.received(), desk.board.tally.surplus), (1, 1));
     }
 
     #[test]
     fn a_damaged_body_is_counted_and_not_taken_for_any_message() {
         let mut desk = desk(false);
-        let delivery = Delivery {
-            consumer_tag: b"0",
-            tag: 1,
-            redelivered: false,
-            body: &[7; 32],
-        };
+        let delivery = Delivery { consumer_tag: b"0", tag: 1, redelivered: false, body: &[7; 32] };
         assert!(desk.board.arrive(0, &mut desk.order, &delivery, 100));
-        assert_eq!(
-            (desk.board.tally.corrupt, desk.board.ledger.received()),
-            (1, 0)
-        );
+        assert_eq!((desk.board.tally.corrupt, desk.board.ledger.received()), (1, 0));
     }
 }

@@ -29,12 +29,7 @@ struct Churn {
 
 /// Runs `--producers` loops at once.
 pub(crate) fn churn(load: Load) -> Result<Report, Trouble> {
-    let load = Load {
-        queues: 1,
-        consumers: 1,
-        fanout: false,
-        ..load
-    };
+    let load = Load { queues: 1, consumers: 1, fanout: false, ..load };
     set_up(&load)?;
     let broker = load.target.broker();
     let mut churn = Churn::new(load)?;
@@ -49,30 +44,17 @@ pub(crate) fn churn(load: Load) -> Result<Report, Trouble> {
 
     let mut report = head("churn", &churn.load);
     let (ledger, tally) = (&churn.board.ledger, &churn.board.tally);
-    report.figure(
-        "churn_rate",
-        churn.rounds as f64 / seconds_between(measure, publish_end),
-    );
+    report.figure("churn_rate", churn.rounds as f64 / seconds_between(measure, publish_end));
     report.percentiles("loop", &churn.times);
     let sent = ledger.sent();
-    report.figure(
-        "broker_us_per_msg",
-        first
-            .zip(last)
-            .map(|(a, b)| b.since(&a).cpu_s() * 1e6 / sent as f64),
-    );
+    report.figure("broker_us_per_msg", first.zip(last).map(|(a, b)| b.since(&a).cpu_s() * 1e6 / sent as f64));
     report
         .count("sent", sent)
         .count("received", ledger.received())
         .count("lost", ledger.lost())
         .count("dup", tally.dup);
-    report
-        .count("reorder", tally.reorder)
-        .count("misrouted", tally.misrouted)
-        .count("corrupt", tally.corrupt);
-    report
-        .count("rss_before", first.map(|usage| usage.rss))
-        .count("rss_after", broker.usage().map(|usage| usage.rss));
+    report.count("reorder", tally.reorder).count("misrouted", tally.misrouted).count("corrupt", tally.corrupt);
+    report.count("rss_before", first.map(|usage| usage.rss)).count("rss_after", broker.usage().map(|usage| usage.rss));
     let Churn { load, consumer, .. } = churn;
     consumer.link.set_nonblocking(false)?;
     Dialogue::over(consumer.link).close()?;
@@ -125,15 +107,10 @@ impl Churn {
         let slip = self.board.send(index as u32, begun, begun);
         let mut parting = Vec::new();
         let stamp = Stamp::new(slip.due, slip.stream, slip.seq);
-        self.envelope
-            .append(&mut parting, |out| self.board.content.append(out, stamp));
+        self.envelope.append(&mut parting, |out| self.board.content.append(out, stamp));
         parting.extend(method::close());
         let mut steps = opening(&self.load.target);
-        let kind = if self.load.durable {
-            QueueKind::Durable
-        } else {
-            QueueKind::Transient
-        };
+        let kind = if self.load.durable { QueueKind::Durable } else { QueueKind::Transient };
         steps.push(declare(&self.load.target.queue(0), kind));
         steps.push((parting, method::CLOSE_OK));
         let dialogue = Dialogue::begin(&self.load.target, steps)?;
@@ -165,9 +142,7 @@ impl Churn {
 
     fn consume(&mut self) -> Result<(), Trouble> {
         if let Some(length) = self.consumer.link.receive(&mut self.scratch)? {
-            let whole = self
-                .consumer
-                .absorb(&self.scratch[..length], &mut self.board, nanos())?;
+            let whole = self.consumer.absorb(&self.scratch[..length], &mut self.board, nanos())?;
             self.consumer.link.keep(&self.scratch[whole..length]);
             self.consumer.link.flush()?;
         }

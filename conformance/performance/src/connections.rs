@@ -54,30 +54,13 @@ pub(crate) fn connections(options: &Connections) -> Result<Report, Trouble> {
     let n = engine.load.consumers as f64;
     let mut report = head("connections", &engine.load);
     counts(&mut report, &engine);
-    report
-        .figure("connect_rate", n / seconds_between(start, opened))
-        .percentiles("connect", &times);
-    report.figure(
-        "broker_us_per_connect",
-        before
-            .zip(connected)
-            .map(|(a, b)| b.since(&a).cpu_s() * 1e6 / n),
-    );
-    report
-        .count("rss_before", before.map(|usage| usage.rss))
-        .count("rss_ready", settled.map(|usage| usage.rss));
-    let growth = before
-        .zip(settled)
-        .map(|(a, b)| (b.rss as f64 - a.rss as f64) / n);
+    report.figure("connect_rate", n / seconds_between(start, opened)).percentiles("connect", &times);
+    report.figure("broker_us_per_connect", before.zip(connected).map(|(a, b)| b.since(&a).cpu_s() * 1e6 / n));
+    report.count("rss_before", before.map(|usage| usage.rss)).count("rss_ready", settled.map(|usage| usage.rss));
+    let growth = before.zip(settled).map(|(a, b)| (b.rss as f64 - a.rss as f64) / n);
     report.figure("rss_per_connection", growth);
-    report.figure(
-        "idle_cores",
-        settled.zip(idle).map(|(a, b)| b.cores_since(&a)),
-    );
-    report.figure(
-        "deliver_all_s",
-        seconds_between(plan.start, engine.board.last.arrival),
-    );
+    report.figure("idle_cores", settled.zip(idle).map(|(a, b)| b.cores_since(&a)));
+    report.figure("deliver_all_s", seconds_between(plan.start, engine.board.last.arrival));
     report.count("rss_peak", course.rss_peak);
     engine.close()?;
     std::thread::sleep(Duration::from_secs(1));

@@ -34,11 +34,7 @@ impl Consumer {
         Self {
             link,
             queue,
-            tag: if load.raw {
-                Vec::new()
-            } else {
-                tag_of(queue).into_bytes()
-            },
+            tag: if load.raw { Vec::new() } else { tag_of(queue).into_bytes() },
             order: board.ledger.order(queue),
             ack_every: if silent { 0 } else { load.ack_every },
             owing: (0, 0),
@@ -47,12 +43,7 @@ impl Consumer {
     }
 
     /// Takes in what the broker sent and returns how much of it was whole. Acknowledgements wait in the link's output.
-    pub(crate) fn absorb(
-        &mut self,
-        input: &[u8],
-        board: &mut Board,
-        now: u64,
-    ) -> Result<usize, Trouble> {
+    pub(crate) fn absorb(&mut self, input: &[u8], board: &mut Board, now: u64) -> Result<usize, Trouble> {
         let mut at = 0;
         while let Some((event, used)) = wire::next(&input[at..], &mut self.spill)? {
             at += used;
@@ -134,11 +125,7 @@ mod tests {
     #[test]
     fn the_acknowledgement_spelt_out_is_the_one_encoded() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let link = Link::connect(
-            listener.local_addr().unwrap(),
-            std::time::Duration::from_secs(5),
-        )
-        .unwrap();
+        let link = Link::connect(listener.local_addr().unwrap(), std::time::Duration::from_secs(5)).unwrap();
         let mut consumer = Consumer {
             link,
             queue: 0,

@@ -20,10 +20,7 @@ pub(crate) fn opening(target: &Target) -> Vec<Step> {
     let tuned = [method::tune_ok(), method::open(&target.vhost)].concat();
     vec![
         (method::PROTOCOL_HEADER.to_vec(), method::START),
-        (
-            method::start_ok(&target.user, &target.password),
-            method::TUNE,
-        ),
+        (method::start_ok(&target.user, &target.password), method::TUNE),
         (tuned, method::OPEN_OK),
         (method::channel_open(), method::CHANNEL_OPEN_OK),
     ]
@@ -39,22 +36,14 @@ pub(crate) struct Dialogue {
 impl Dialogue {
     /// Connects and sends the first request. The socket blocks until it is told otherwise.
     pub(crate) fn begin(target: &Target, steps: Vec<Step>) -> Result<Self, Trouble> {
-        let mut begun = Self {
-            link: Link::connect(target.addr, PATIENCE)?,
-            steps: VecDeque::new(),
-            reply: Vec::new(),
-        };
+        let mut begun = Self { link: Link::connect(target.addr, PATIENCE)?, steps: VecDeque::new(), reply: Vec::new() };
         begun.then(steps)?;
         Ok(begun)
     }
 
     /// A dialogue on a connection that is open.
     pub(crate) fn over(link: Link) -> Self {
-        Self {
-            link,
-            steps: VecDeque::new(),
-            reply: Vec::new(),
-        }
+        Self { link, steps: VecDeque::new(), reply: Vec::new() }
     }
 
     /// Adds steps, and sends the first of them if nothing else is under way.
@@ -70,13 +59,7 @@ impl Dialogue {
         };
         self.link.output.append(request);
         // A request is far smaller than an idle socket's buffer.
-        if self.link.flush()? {
-            Ok(())
-        } else {
-            Err(Trouble::Unexpected(
-                "a request did not fit the socket".into(),
-            ))
-        }
+        if self.link.flush()? { Ok(()) } else { Err(Trouble::Unexpected("a request did not fit the socket".into())) }
     }
 
     /// Reads once and goes as far as that leads; true when all steps are answered.
@@ -108,10 +91,7 @@ impl Dialogue {
         match self.steps.front() {
             Some((_, expected)) if *expected == method => {}
             expected => {
-                return Err(Trouble::Unexpected(format!(
-                    "{method:?} instead of {:?}",
-                    expected.map(|s| s.1)
-                )));
+                return Err(Trouble::Unexpected(format!("{method:?} instead of {:?}", expected.map(|s| s.1))));
             }
         }
         self.reply = args.to_vec();
@@ -125,10 +105,7 @@ impl Dialogue {
         let deadline = std::time::Instant::now() + PATIENCE;
         while !self.steps.is_empty() && !self.advance(&mut scratch)? {
             if std::time::Instant::now() > deadline {
-                return Err(Trouble::Unexpected(format!(
-                    "no answer within {} s",
-                    PATIENCE.as_secs()
-                )));
+                return Err(Trouble::Unexpected(format!("no answer within {} s", PATIENCE.as_secs())));
             }
         }
         Ok(std::mem::take(&mut self.reply))
@@ -141,20 +118,10 @@ impl Dialogue {
     }
 
     /// Sends all of `requests` at once and waits for as many replies.
-    pub(crate) fn call_many(
-        &mut self,
-        requests: &[Vec<u8>],
-        expected: Method,
-    ) -> Result<(), Trouble> {
+    pub(crate) fn call_many(&mut self, requests: &[Vec<u8>], expected: Method) -> Result<(), Trouble> {
         // The first step carries all the requests; the others only await their replies.
         let bytes = std::iter::once(requests.concat()).chain(std::iter::repeat(Vec::new()));
-        self.then(
-            requests
-                .iter()
-                .zip(bytes)
-                .map(|(_, bytes)| (bytes, expected))
-                .collect(),
-        )?;
+        self.then(requests.iter().zip(bytes).map(|(_, bytes)| (bytes, expected)).collect())?;
         self.complete().map(drop)
     }
 
@@ -187,14 +154,9 @@ pub(crate) fn declare(name: &str, kind: QueueKind) -> Step {
 }
 
 fn check_tune(args: &[u8]) -> Result<(), Trouble> {
-    let offered = args
-        .get(2..6)
-        .and_then(|size| size.first_chunk::<4>())
-        .map(|size| u32::from_be_bytes(*size));
+    let offered = args.get(2..6).and_then(|size| size.first_chunk::<4>()).map(|size| u32::from_be_bytes(*size));
     match offered {
         Some(size) if size == 0 || size >= FRAME_MAX => Ok(()),
-        other => Err(Trouble::Unexpected(format!(
-            "frames of {FRAME_MAX} octets are needed, {other:?} were offered"
-        ))),
+        other => Err(Trouble::Unexpected(format!("frames of {FRAME_MAX} octets are needed, {other:?} were offered"))),
     }
 }

@@ -68,16 +68,8 @@ impl Engine {
         Plan {
             start,
             measure,
-            end: if timed {
-                measure + from_seconds(self.load.seconds)
-            } else {
-                u64::MAX
-            },
-            gap: if self.load.rate > 0.0 {
-                SECOND as f64 / self.load.rate
-            } else {
-                0.0
-            },
+            end: if timed { measure + from_seconds(self.load.seconds) } else { u64::MAX },
+            gap: if self.load.rate > 0.0 { SECOND as f64 / self.load.rate } else { 0.0 },
             drain: true,
         }
     }
@@ -95,8 +87,7 @@ impl Engine {
     /// Takes over a connection that consumes `queue`.
     pub(crate) fn adopt_consumer(&mut self, mut link: Link, queue: usize) -> Result<(), Trouble> {
         link.set_nonblocking(true)?;
-        self.poll
-            .add(&link, self.load.producers + self.consumers.len())?;
+        self.poll.add(&link, self.load.producers + self.consumers.len())?;
         // Deliveries may have come with the reply to basic.consume.
         let early = link.take_tail();
         let mut consumer = Consumer::new(&self.load, queue, link, &self.board);
@@ -146,9 +137,7 @@ impl Engine {
         self.poll = Poll::new()?;
         self.consumers.iter_mut().for_each(Consumer::acknowledge);
         let producers = self.producers.drain(..).map(|producer| producer.link);
-        let links: Vec<Link> = producers
-            .chain(self.consumers.drain(..).map(|consumer| consumer.link))
-            .collect();
+        let links: Vec<Link> = producers.chain(self.consumers.drain(..).map(|consumer| consumer.link)).collect();
         if self.load.raw {
             return Ok(());
         }
@@ -164,10 +153,7 @@ impl Engine {
         self.board.measure = plan.measure;
         self.board.publishing = true;
         let mut watch = Watch::new(self.load.target.broker(), plan.measure);
-        let (settle, patience) = (
-            from_seconds(self.load.settle),
-            from_seconds(self.load.patience),
-        );
+        let (settle, patience) = (from_seconds(self.load.settle), from_seconds(self.load.patience));
         let mut complete_at = None;
         loop {
             let now = nanos();
@@ -201,11 +187,7 @@ impl Engine {
 
     fn is_complete(&self, plan: &Plan) -> bool {
         let arrived = !plan.drain || self.board.ledger.received() >= self.board.ledger.owed();
-        arrived
-            && self
-                .producers
-                .iter()
-                .all(|producer| producer.is_settled() && !producer.link.is_behind())
+        arrived && self.producers.iter().all(|producer| producer.is_settled() && !producer.link.is_behind())
     }
 
     /// Gives each producer its turn; the most urgent of their paces is that of all.
@@ -239,10 +221,7 @@ impl Engine {
         }
         let ledger = &self.board.ledger;
         let under_way = ledger.owed().saturating_sub(ledger.received()) / ledger.layout().fan();
-        self.load
-            .window
-            .saturating_sub(under_way)
-            .div_ceil(self.load.producers as u64)
+        self.load.window.saturating_sub(under_way).div_ceil(self.load.producers as u64)
     }
 
     /// Waits at most `nanos` for the sockets, then reads and writes what they let it.
@@ -257,14 +236,7 @@ impl Engine {
     }
 
     fn serve(&mut self, event: Ready) -> Result<(), Trouble> {
-        let Self {
-            producers,
-            consumers,
-            poll,
-            scratch,
-            board,
-            ..
-        } = self;
+        let Self { producers, consumers, poll, scratch, board, .. } = self;
         let count = producers.len().max(self.load.producers);
         if let Some(producer) = producers.get_mut(event.token) {
             if event.readable
@@ -276,11 +248,7 @@ impl Engine {
             if event.writable && producer.link.flush()? {
                 poll.watch_writes(&producer.link, event.token, false)?;
             }
-        } else if let Some(consumer) = event
-            .token
-            .checked_sub(count)
-            .and_then(|index| consumers.get_mut(index))
-        {
+        } else if let Some(consumer) = event.token.checked_sub(count).and_then(|index| consumers.get_mut(index)) {
             if event.readable
                 && let Some(length) = consumer.link.receive(scratch)?
             {
@@ -336,18 +304,8 @@ struct Watch {
 
 impl Watch {
     fn new(broker: Broker, measure: u64) -> Self {
-        let course = Course {
-            measure,
-            ..Course::default()
-        };
-        Self {
-            broker,
-            course,
-            first: None,
-            begun: false,
-            next_sample: 0,
-            finished: false,
-        }
+        let course = Course { measure, ..Course::default() };
+        Self { broker, course, first: None, begun: false, next_sample: 0, finished: false }
     }
 
     fn look(&mut self, now: u64) {

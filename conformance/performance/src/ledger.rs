@@ -38,9 +38,7 @@ impl Seen {
         let Some(offset) = seq.checked_sub(self.base) else {
             return true;
         };
-        self.ahead
-            .get((offset / 64) as usize)
-            .is_some_and(|marks| marks & 1 << (offset % 64) != 0)
+        self.ahead.get((offset / 64) as usize).is_some_and(|marks| marks & 1 << (offset % 64) != 0)
     }
 
     /// How many numbers were added.
@@ -63,11 +61,7 @@ pub(crate) struct Layout {
 impl Layout {
     /// How many streams there are. Stream `s` is written by producer `s % producers`.
     pub(crate) fn streams(self) -> usize {
-        if self.fanout {
-            self.producers
-        } else {
-            self.producers.max(self.queues)
-        }
+        if self.fanout { self.producers } else { self.producers.max(self.queues) }
     }
 
     /// The queue that a stream is addressed to (any, in a fan-out).
@@ -82,11 +76,7 @@ impl Layout {
 
     /// The streams whose messages belong in `queue`.
     pub(crate) fn streams_of(self, queue: usize) -> impl Iterator<Item = usize> {
-        let (from, step) = if self.fanout {
-            (0, 1)
-        } else {
-            (queue, self.queues)
-        };
+        let (from, step) = if self.fanout { (0, 1) } else { (queue, self.queues) };
         (from..self.streams()).step_by(step)
     }
 
@@ -160,10 +150,7 @@ impl Ledger {
         self.owed += sent.saturating_sub(skip) * self.layout.fan();
         for queue in 0..self.layout.queues {
             if let Some(place) = self.layout.place(queue, stream as usize) {
-                self.arrived[queue][place] = Seen {
-                    base: skip / 64 * 64,
-                    ..Seen::default()
-                };
+                self.arrived[queue][place] = Seen { base: skip / 64 * 64, ..Seen::default() };
                 (skip / 64 * 64..skip).for_each(|seq| {
                     self.arrived[queue][place].add(seq);
                 });
@@ -183,13 +170,7 @@ impl Ledger {
 
     /// Enters a delivery from `queue` to the consumer that keeps `order`.
     #[inline]
-    pub(crate) fn arrive(
-        &mut self,
-        queue: usize,
-        order: &mut Order,
-        stream: u32,
-        seq: u64,
-    ) -> Arrival {
+    pub(crate) fn arrive(&mut self, queue: usize, order: &mut Order, stream: u32, seq: u64) -> Arrival {
         let stream = stream as usize;
         let Some(place) = self.layout.place(queue, stream) else {
             return Arrival::Misrouted;
@@ -226,11 +207,7 @@ impl Ledger {
     /// Whether message `seq` of `stream` has reached every queue that it is owed to.
     pub(crate) fn has(&self, stream: usize, seq: u64) -> bool {
         (0..self.layout.queues)
-            .filter_map(|queue| {
-                self.layout
-                    .place(queue, stream)
-                    .map(|place| &self.arrived[queue][place])
-            })
+            .filter_map(|queue| self.layout.place(queue, stream).map(|place| &self.arrived[queue][place]))
             .all(|seen| seen.has(seq))
     }
 
@@ -249,11 +226,7 @@ impl Ledger {
 mod tests {
     use super::*;
 
-    const ONE: Layout = Layout {
-        producers: 1,
-        queues: 1,
-        fanout: false,
-    };
+    const ONE: Layout = Layout { producers: 1, queues: 1, fanout: false };
 
     /// Books on which `sent` messages of stream 0 went out, and one consumer of queue 0.
     fn books(layout: Layout, sent: u64) -> (Ledger, Order) {
@@ -267,45 +240,24 @@ mod tests {
     fn check(arrivals: &[(u64, Arrival)], sent: u64, lost: u64) {
         let (mut ledger, mut order) = books(ONE, sent);
         for &(seq, arrival) in arrivals {
-            assert_eq!(
-                ledger.arrive(0, &mut order, 0, seq),
-                arrival,
-                "message {seq}"
-            );
+            assert_eq!(ledger.arrive(0, &mut order, 0, seq), arrival, "message {seq}");
         }
         assert_eq!(ledger.lost(), lost);
     }
 
     #[test]
     fn all_in_order() {
-        check(
-            &(0..1000).map(|seq| (seq, Arrival::New)).collect::<Vec<_>>(),
-            1000,
-            0,
-        );
+        check(&(0..1000).map(|seq| (seq, Arrival::New)).collect::<Vec<_>>(), 1000, 0);
     }
 
     #[test]
     fn a_gap_is_a_loss() {
-        check(
-            &[(0, Arrival::New), (2, Arrival::New), (3, Arrival::New)],
-            5,
-            2,
-        );
+        check(&[(0, Arrival::New), (2, Arrival::New), (3, Arrival::New)], 5, 2);
     }
 
     #[test]
     fn a_repeat_is_seen_near_and_far() {
-        check(
-            &[
-                (0, Arrival::New),
-                (0, Arrival::Again),
-                (1, Arrival::New),
-                (0, Arrival::Again),
-            ],
-            2,
-            0,
-        );
+        check(&[(0, Arrival::New), (0, Arrival::Again), (1, Arrival::New), (0, Arrival::Again)], 2, 0);
         let (mut ledger, mut order) = books(ONE, 500);
         (0..500).for_each(|seq| assert_eq!(ledger.arrive(0, &mut order, 0, seq), Arrival::New));
         (0..500).for_each(|seq| assert_eq!(ledger.arrive(0, &mut order, 0, seq), Arrival::Again));
@@ -313,16 +265,7 @@ mod tests {
 
     #[test]
     fn a_late_one_is_overtaken_and_not_lost() {
-        check(
-            &[
-                (1, Arrival::New),
-                (0, Arrival::Overtaken),
-                (2, Arrival::New),
-                (0, Arrival::Again),
-            ],
-            3,
-            0,
-        );
+        check(&[(1, Arrival::New), (0, Arrival::Overtaken), (2, Arrival::New), (0, Arrival::Again)], 3, 0);
     }
 
     #[test]
@@ -336,14 +279,7 @@ mod tests {
     #[test]
     fn a_message_nobody_sent_and_one_of_another_queue_are_misrouted() {
         check(&[(7, Arrival::Misrouted)], 5, 5);
-        let (mut ledger, mut order) = books(
-            Layout {
-                producers: 2,
-                queues: 2,
-                fanout: false,
-            },
-            1,
-        );
+        let (mut ledger, mut order) = books(Layout { producers: 2, queues: 2, fanout: false }, 1);
         assert_eq!(ledger.arrive(1, &mut order, 0, 0), Arrival::Misrouted);
         assert_eq!(ledger.arrive(0, &mut order, 9, 0), Arrival::Misrouted);
         assert_eq!(ledger.arrive(0, &mut order, 0, 0), Arrival::New);
@@ -351,14 +287,7 @@ mod tests {
 
     #[test]
     fn a_fan_out_owes_every_queue() {
-        let (mut ledger, mut order) = books(
-            Layout {
-                producers: 1,
-                queues: 3,
-                fanout: true,
-            },
-            2,
-        );
+        let (mut ledger, mut order) = books(Layout { producers: 1, queues: 3, fanout: true }, 2);
         assert_eq!(ledger.owed(), 6);
         assert_eq!(ledger.arrive(0, &mut order, 0, 0), Arrival::New);
         for queue in [1, 2] {
@@ -390,12 +319,9 @@ mod tests {
 
     #[test]
     fn seen_agrees_with_a_plain_set() {
-        let (mut seen, mut plain, mut x) =
-            (Seen::default(), std::collections::HashSet::new(), 1_u64);
+        let (mut seen, mut plain, mut x) = (Seen::default(), std::collections::HashSet::new(), 1_u64);
         for _ in 0..20_000 {
-            x = x
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1_442_695_040_888_963_407);
+            x = x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             let seq = (x >> 33) % 5000;
             assert_eq!(seen.add(seq), plain.insert(seq));
         }

@@ -28,12 +28,7 @@ impl Link {
         socket.set_nodelay(true)?;
         socket.set_read_timeout(Some(patience))?;
         socket.set_write_timeout(Some(patience))?;
-        Ok(Self {
-            socket,
-            output: Vec::new(),
-            written: 0,
-            tail: Vec::new(),
-        })
+        Ok(Self { socket, output: Vec::new(), written: 0, tail: Vec::new() })
     }
 
     /// Whether calls return at once instead of waiting.
@@ -71,14 +66,9 @@ impl Link {
         }
         scratch[..kept].copy_from_slice(&self.tail);
         match self.socket.read(&mut scratch[kept..]) {
-            Ok(0) => Err(io::Error::new(
-                ErrorKind::UnexpectedEof,
-                "the broker closed the connection",
-            )),
+            Ok(0) => Err(io::Error::new(ErrorKind::UnexpectedEof, "the broker closed the connection")),
             Ok(n) => Ok(Some(kept + n)),
-            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
-                Ok(None)
-            }
+            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Ok(None),
             Err(e) => Err(e),
         }
     }

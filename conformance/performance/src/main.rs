@@ -75,13 +75,7 @@ enum Command {
 fn main() -> ExitCode {
     // A thousand connections need more descriptors than many systems allow at first.
     let files = getrlimit(Resource::Nofile);
-    if let Err(e) = setrlimit(
-        Resource::Nofile,
-        rustix::process::Rlimit {
-            current: files.maximum,
-            ..files
-        },
-    ) {
+    if let Err(e) = setrlimit(Resource::Nofile, rustix::process::Rlimit { current: files.maximum, ..files }) {
         eprintln!("the limit of open files stays at {:?}: {e}", files.current);
     }
     let report = match run(Cli::parse().command) {
@@ -91,11 +85,7 @@ fn main() -> ExitCode {
     };
     println!("{}", report.json());
     eprintln!("{}", report.summary());
-    if report.is_good() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+    if report.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn failed(trouble: &Trouble) -> Report {

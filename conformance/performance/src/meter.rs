@@ -30,11 +30,7 @@ impl Usage {
 
     /// What was used between two moments; `rss` stays that of the later one.
     pub(crate) fn since(&self, earlier: &Self) -> Self {
-        Self {
-            user_s: self.user_s - earlier.user_s,
-            system_s: self.system_s - earlier.system_s,
-            ..*self
-        }
+        Self { user_s: self.user_s - earlier.user_s, system_s: self.system_s - earlier.system_s, ..*self }
     }
 
     /// Processor seconds per second since `earlier`.
@@ -46,9 +42,7 @@ impl Usage {
 impl Broker {
     /// The processes `roots` and all that they start.
     pub(crate) fn new(roots: &[u32]) -> Self {
-        Self {
-            roots: roots.to_vec(),
-        }
+        Self { roots: roots.to_vec() }
     }
 
     /// What they use now; `None` if none is there.
@@ -80,25 +74,16 @@ fn children(pid: u32) -> Vec<u32> {
     let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else {
         return Vec::new();
     };
-    let lists = tasks
-        .flatten()
-        .filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
-    lists
-        .flat_map(|list| {
-            list.split_whitespace()
-                .filter_map(|pid| pid.parse().ok())
-                .collect::<Vec<u32>>()
-        })
-        .collect()
+    let lists = tasks.flatten().filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
+    lists.flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<u32>>()).collect()
 }
 
 fn of_process(pid: u32) -> Option<Usage> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The command name may hold anything; what follows its last parenthesis is numbers, the first of them field 3.
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-    let seconds = |field: usize| {
-        Some(fields.get(field - 3)?.parse::<u64>().ok()? as f64 / clock_ticks_per_second() as f64)
-    };
+    let seconds =
+        |field: usize| Some(fields.get(field - 3)?.parse::<u64>().ok()? as f64 / clock_ticks_per_second() as f64);
     let pages = fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
     let resident: u64 = pages.split_whitespace().nth(1)?.parse().ok()?;
     Some(Usage {
@@ -116,10 +101,7 @@ mod tests {
 
     #[test]
     fn a_process_uses_memory_and_its_children_count() {
-        let mut child = std::process::Command::new("sleep")
-            .arg("60")
-            .spawn()
-            .unwrap();
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
         let me = std::process::id();
         assert!(children(me).contains(&child.id()));
         let both = Broker::new(&[me]).usage().unwrap();

@@ -52,10 +52,7 @@ pub(crate) const CHANNEL: u16 = 1;
 #[inline]
 pub(crate) fn split(payload: &[u8]) -> Option<(Method, &[u8])> {
     let (&[a, b, c, d], args) = payload.split_first_chunk::<4>()?;
-    Some((
-        (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])),
-        args,
-    ))
+    Some(((u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])), args))
 }
 
 /// Writes one frame.
@@ -122,58 +119,30 @@ impl Args {
 /// connection.start-ok with the PLAIN mechanism and the capabilities that ordinary clients announce.
 pub(crate) fn start_ok(user: &str, password: &str) -> Vec<u8> {
     let mut can = Vec::new();
-    for capability in [
-        "publisher_confirms",
-        "basic.nack",
-        "consumer_cancel_notify",
-        "connection.blocked",
-    ] {
+    for capability in ["publisher_confirms", "basic.nack", "consumer_cancel_notify", "connection.blocked"] {
         can.push(capability.len() as u8);
         can.extend_from_slice(capability.as_bytes());
         can.extend_from_slice(b"t\x01");
     }
-    let table = Args(Vec::new())
-        .name(b"product")
-        .octet(b'S')
-        .text(b"portolan-load")
-        .name(b"capabilities")
-        .octet(b'F');
+    let table = Args(Vec::new()).name(b"product").octet(b'S').text(b"portolan-load").name(b"capabilities").octet(b'F');
     let response = format!("\0{user}\0{password}");
     let properties = table.text(&can).0;
-    Args::of(START_OK)
-        .text(&properties)
-        .name(b"PLAIN")
-        .text(response.as_bytes())
-        .name(b"en_US")
-        .on(0)
+    Args::of(START_OK).text(&properties).name(b"PLAIN").text(response.as_bytes()).name(b"en_US").on(0)
 }
 
 /// connection.tune-ok.
 pub(crate) fn tune_ok() -> Vec<u8> {
-    Args::of(TUNE_OK)
-        .short(CHANNEL)
-        .long(FRAME_MAX)
-        .short(HEARTBEAT)
-        .on(0)
+    Args::of(TUNE_OK).short(CHANNEL).long(FRAME_MAX).short(HEARTBEAT).on(0)
 }
 
 /// connection.open.
 pub(crate) fn open(vhost: &str) -> Vec<u8> {
-    Args::of(OPEN)
-        .name(vhost.as_bytes())
-        .name(b"")
-        .octet(0)
-        .on(0)
+    Args::of(OPEN).name(vhost.as_bytes()).name(b"").octet(0).on(0)
 }
 
 /// connection.close.
 pub(crate) fn close() -> Vec<u8> {
-    Args::of(CLOSE)
-        .short(200)
-        .name(b"done")
-        .short(0)
-        .short(0)
-        .on(0)
+    Args::of(CLOSE).short(200).name(b"done").short(0).short(0).on(0)
 }
 
 /// channel.open.
@@ -189,22 +158,12 @@ pub(crate) fn confirm_select() -> Vec<u8> {
 /// exchange.declare of a fan-out exchange.
 pub(crate) fn exchange_declare(name: &str, durable: bool) -> Vec<u8> {
     let flags = u8::from(durable) << 1;
-    Args::of(EXCHANGE_DECLARE)
-        .short(0)
-        .name(name.as_bytes())
-        .name(b"fanout")
-        .octet(flags)
-        .no_table()
-        .on(CHANNEL)
+    Args::of(EXCHANGE_DECLARE).short(0).name(name.as_bytes()).name(b"fanout").octet(flags).no_table().on(CHANNEL)
 }
 
 /// exchange.delete.
 pub(crate) fn exchange_delete(name: &str) -> Vec<u8> {
-    Args::of(EXCHANGE_DELETE)
-        .short(0)
-        .name(name.as_bytes())
-        .octet(0)
-        .on(CHANNEL)
+    Args::of(EXCHANGE_DELETE).short(0).name(name.as_bytes()).octet(0).on(CHANNEL)
 }
 
 /// What kind of queue to declare.
@@ -226,38 +185,24 @@ pub(crate) fn queue_declare(name: &str, kind: QueueKind) -> Vec<u8> {
         QueueKind::Durable => 1 << 1,
         QueueKind::AutoDelete => 1 << 3,
     };
-    Args::of(QUEUE_DECLARE)
-        .short(0)
-        .name(name.as_bytes())
-        .octet(flags)
-        .no_table()
-        .on(CHANNEL)
+    Args::of(QUEUE_DECLARE).short(0).name(name.as_bytes()).octet(flags).no_table().on(CHANNEL)
 }
 
 /// queue.bind without a routing key.
 pub(crate) fn queue_bind(queue: &str, exchange: &str) -> Vec<u8> {
-    let args = Args::of(QUEUE_BIND)
-        .short(0)
-        .name(queue.as_bytes())
-        .name(exchange.as_bytes());
+    let args = Args::of(QUEUE_BIND).short(0).name(queue.as_bytes()).name(exchange.as_bytes());
     args.name(b"").octet(0).no_table().on(CHANNEL)
 }
 
 /// queue.delete.
 pub(crate) fn queue_delete(name: &str) -> Vec<u8> {
-    Args::of(QUEUE_DELETE)
-        .short(0)
-        .name(name.as_bytes())
-        .octet(0)
-        .on(CHANNEL)
+    Args::of(QUEUE_DELETE).short(0).name(name.as_bytes()).octet(0).on(CHANNEL)
 }
 
 /// The number of messages in a queue, from the arguments of queue.declare-ok.
 pub(crate) fn message_count(declare_ok: &[u8]) -> Option<u32> {
     let (&length, rest) = declare_ok.split_first()?;
-    Some(u32::from_be_bytes(
-        *rest.get(length as usize..)?.first_chunk::<4>()?,
-    ))
+    Some(u32::from_be_bytes(*rest.get(length as usize..)?.first_chunk::<4>()?))
 }
 
 /// basic.qos for each consumer.
@@ -267,19 +212,13 @@ pub(crate) fn qos(prefetch: u16) -> Vec<u8> {
 
 /// basic.consume.
 pub(crate) fn consume(queue: &str, tag: &str, auto_ack: bool) -> Vec<u8> {
-    let args = Args::of(CONSUME)
-        .short(0)
-        .name(queue.as_bytes())
-        .name(tag.as_bytes());
+    let args = Args::of(CONSUME).short(0).name(queue.as_bytes()).name(tag.as_bytes());
     args.octet(u8::from(auto_ack) << 1).no_table().on(CHANNEL)
 }
 
 /// basic.ack.
 pub(crate) fn ack(channel: u16, tag: u64, multiple: bool) -> Vec<u8> {
-    Args::of(ACK)
-        .long_long(tag)
-        .octet(u8::from(multiple))
-        .on(channel)
+    Args::of(ACK).long_long(tag).octet(u8::from(multiple)).on(channel)
 }
 
 /// basic.nack with requeue.
@@ -294,26 +233,14 @@ pub(crate) fn bare(channel: u16, method: Method) -> Vec<u8> {
 
 /// connection.start, connection.tune, queue.declare-ok, basic.consume-ok: what the stand-in broker answers.
 pub(crate) mod reply {
-    use super::{
-        Args, CONSUME_OK, FRAME_MAX, HEARTBEAT, Method, OPEN_OK, QUEUE_DECLARE_OK, START, TUNE,
-    };
+    use super::{Args, CONSUME_OK, FRAME_MAX, HEARTBEAT, Method, OPEN_OK, QUEUE_DECLARE_OK, START, TUNE};
 
     pub(crate) fn start() -> Vec<u8> {
-        Args::of(START)
-            .octet(0)
-            .octet(9)
-            .no_table()
-            .text(b"PLAIN")
-            .text(b"en_US")
-            .on(0)
+        Args::of(START).octet(0).octet(9).no_table().text(b"PLAIN").text(b"en_US").on(0)
     }
 
     pub(crate) fn tune() -> Vec<u8> {
-        Args::of(TUNE)
-            .short(2047)
-            .long(FRAME_MAX)
-            .short(HEARTBEAT)
-            .on(0)
+        Args::of(TUNE).short(2047).long(FRAME_MAX).short(HEARTBEAT).on(0)
     }
 
     pub(crate) fn open_ok() -> Vec<u8> {
@@ -321,11 +248,7 @@ pub(crate) mod reply {
     }
 
     pub(crate) fn declare_ok(queue: &[u8], messages: u32) -> Vec<u8> {
-        Args::of(QUEUE_DECLARE_OK)
-            .name(queue)
-            .long(messages)
-            .long(0)
-            .on(1)
+        Args::of(QUEUE_DECLARE_OK).name(queue).long(messages).long(0).on(1)
     }
 
     pub(crate) fn consume_ok(tag: &[u8]) -> Vec<u8> {
@@ -339,20 +262,9 @@ pub(crate) mod reply {
 
 /// The frames of basic.deliver, without the header and body that follow.
 #[cfg(test)]
-pub(crate) fn deliver_prefix(
-    consumer: &[u8],
-    tag: u64,
-    redelivered: bool,
-    exchange: &str,
-    key: &str,
-) -> Vec<u8> {
-    let args = Args::of(DELIVER)
-        .name(consumer)
-        .long_long(tag)
-        .octet(u8::from(redelivered));
-    args.name(exchange.as_bytes())
-        .name(key.as_bytes())
-        .on(CHANNEL)
+pub(crate) fn deliver_prefix(consumer: &[u8], tag: u64, redelivered: bool, exchange: &str, key: &str) -> Vec<u8> {
+    let args = Args::of(DELIVER).name(consumer).long_long(tag).octet(u8::from(redelivered));
+    args.name(exchange.as_bytes()).name(key.as_bytes()).on(CHANNEL)
 }
 
 /// Everything of a basic.publish that is the same for each message of a stream.
@@ -363,17 +275,9 @@ pub(crate) struct Envelope {
 impl Envelope {
     /// For bodies of `size` octets, which must fit in one frame.
     pub(crate) fn new(exchange: &str, key: &str, size: usize, persistent: bool) -> Self {
-        let args = Args::of(PUBLISH)
-            .short(0)
-            .name(exchange.as_bytes())
-            .name(key.as_bytes());
+        let args = Args::of(PUBLISH).short(0).name(exchange.as_bytes()).name(key.as_bytes());
         let mut before = args.octet(0).on(CHANNEL);
-        put_frame(
-            &mut before,
-            2,
-            CHANNEL,
-            &content_header(size as u64, persistent),
-        );
+        put_frame(&mut before, 2, CHANNEL, &content_header(size as u64, persistent));
         before.push(3);
         before.extend(CHANNEL.to_be_bytes());
         before.extend((size as u32).to_be_bytes());
@@ -393,11 +297,5 @@ impl Envelope {
 pub(crate) fn content_header(size: u64, persistent: bool) -> Vec<u8> {
     // Property flags: bit 12 is delivery-mode (AMQP 0-9-1, 4.2.6.1).
     let mode = if persistent { 2 } else { 1 };
-    Args(Vec::new())
-        .short(60)
-        .short(0)
-        .long_long(size)
-        .short(1 << 12)
-        .octet(mode)
-        .0
+    Args(Vec::new()).short(60).short(0).long_long(size).short(1 << 12).octet(mode).0
 }

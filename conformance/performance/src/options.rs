@@ -9,16 +9,11 @@ use crate::meter::Broker;
 use crate::stamp::STAMP;
 use crate::wire::{FRAME_MAX, FRAME_OVERHEAD};
 
-const SIZES: std::ops::RangeInclusive<i64> =
-    STAMP as i64..=(FRAME_MAX as usize - FRAME_OVERHEAD) as i64;
+const SIZES: std::ops::RangeInclusive<i64> = STAMP as i64..=(FRAME_MAX as usize - FRAME_OVERHEAD) as i64;
 
 fn body_size(text: &str) -> Result<usize, String> {
     let size: i64 = text.parse().map_err(|_| "not a number".to_string())?;
-    if SIZES.contains(&size) {
-        Ok(size as usize)
-    } else {
-        Err(format!("{} to {} octets", SIZES.start(), SIZES.end()))
-    }
+    if SIZES.contains(&size) { Ok(size as usize) } else { Err(format!("{} to {} octets", SIZES.start(), SIZES.end())) }
 }
 
 /// Which broker, and what to call it.
@@ -146,29 +141,16 @@ pub(crate) struct Load {
 impl Load {
     /// How the streams are laid out.
     pub(crate) fn layout(&self) -> Layout {
-        Layout {
-            producers: self.producers,
-            queues: self.queues,
-            fanout: self.fanout,
-        }
+        Layout { producers: self.producers, queues: self.queues, fanout: self.fanout }
     }
 
     /// Refuses what cannot work.
     pub(crate) fn check(&self) -> Result<(), String> {
         let streams = self.layout().producers.max(self.queues);
         let rules = [
-            (
-                self.producers > 0 && self.queues > 0,
-                "at least one producer and one queue",
-            ),
-            (
-                self.consumers >= self.queues,
-                "at least one consumer to a queue",
-            ),
-            (
-                streams <= crate::stamp::STREAMS_MAX,
-                "at most 1048576 producers or queues",
-            ),
+            (self.producers > 0 && self.queues > 0, "at least one producer and one queue"),
+            (self.consumers >= self.queues, "at least one consumer to a queue"),
+            (streams <= crate::stamp::STREAMS_MAX, "at most 1048576 producers or queues"),
             (self.ack_every > 0, "--ack-every must be positive"),
             (
                 self.prefetch == 0 || self.ack_every <= u64::from(self.prefetch),
@@ -180,9 +162,6 @@ impl Load {
             ),
             (!self.raw || self.confirm == 0, "--raw has no confirms"),
         ];
-        rules
-            .iter()
-            .find(|rule| !rule.0)
-            .map_or(Ok(()), |rule| Err(rule.1.into()))
+        rules.iter().find(|rule| !rule.0).map_or(Ok(()), |rule| Err(rule.1.into()))
     }
 }

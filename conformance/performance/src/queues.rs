@@ -46,8 +46,7 @@ pub(crate) fn queues(options: &Queues) -> Result<Report, Trouble> {
     let before = broker.usage();
     let start = nanos();
     for from in (0..options.count).step_by(AHEAD) {
-        let names =
-            (from..options.count.min(from + AHEAD)).map(|index| options.target.queue(index));
+        let names = (from..options.count.min(from + AHEAD)).map(|index| options.target.queue(index));
         let requests: Vec<Vec<u8>> = names.map(|name| request(options, &name)).collect();
         channel.call_many(&requests, answer(options.deed))?;
     }
@@ -57,22 +56,11 @@ pub(crate) fn queues(options: &Queues) -> Result<Report, Trouble> {
     channel.close()?;
     let n = options.count as f64;
     let mut report = Report::default();
-    report
-        .text("command", "queues")
-        .text("name", &options.target.name)
-        .text("scenario", &options.target.scenario);
-    report
-        .count("run", options.target.run)
-        .count("queues", options.count as u64)
-        .figure("took_s", took);
+    report.text("command", "queues").text("name", &options.target.name).text("scenario", &options.target.scenario);
+    report.count("run", options.target.run).count("queues", options.count as u64).figure("took_s", took);
     if options.deed == Deed::Declare {
         report.figure("declare_rate", n / took);
-        report.figure(
-            "rss_per_queue",
-            before
-                .zip(after)
-                .map(|(a, b)| (b.rss as f64 - a.rss as f64) / n),
-        );
+        report.figure("rss_per_queue", before.zip(after).map(|(a, b)| (b.rss as f64 - a.rss as f64) / n));
     }
     Ok(report)
 }
@@ -112,10 +100,7 @@ pub(crate) fn await_ready(options: &Await) -> Result<Report, Trouble> {
                 let at = nanos();
                 channel.close()?;
                 let mut report = Report::default();
-                report
-                    .text("command", "ready")
-                    .text("name", &options.target.name)
-                    .count("ready_at_ns", at);
+                report.text("command", "ready").text("name", &options.target.name).count("ready_at_ns", at);
                 return Ok(report);
             }
             Err(trouble) if nanos() > end => return Err(trouble),

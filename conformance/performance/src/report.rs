@@ -28,9 +28,7 @@ impl Report {
 
     /// Adds a count.
     pub(crate) fn count(&mut self, name: &str, value: impl Into<Option<u64>>) -> &mut Self {
-        let shown = value
-            .into()
-            .map_or("null".into(), |value| value.to_string());
+        let shown = value.into().map_or("null".into(), |value| value.to_string());
         self.add(name, shown)
     }
 
@@ -67,23 +65,20 @@ impl Report {
 
     /// All figures as one JSON object.
     pub(crate) fn json(&self) -> String {
-        let fields: Vec<String> = self
-            .fields
-            .iter()
-            .map(|(name, value)| format!("\"{name}\":{value}"))
-            .collect();
+        let fields: Vec<String> = self.fields.iter().map(|(name, value)| format!("\"{name}\":{value}")).collect();
         format!("{{{}}}", fields.join(","))
     }
 
     /// The figures that matter most to somebody who looks on.
     pub(crate) fn summary(&self) -> String {
-        const SHOWN: [&str; 32] = [
+        const SHOWN: [&str; 33] = [
             "name",
             "scenario",
             "command",
             "error",
             "e2e_rate",
             "confirm_rate",
+            "fill_rate",
             "drain_rate",
             "connect_rate",
             "churn_rate",
@@ -134,14 +129,7 @@ mod tests {
     #[test]
     fn json_is_quoted_and_missing_figures_are_null() {
         let mut report = Report::default();
-        report
-            .text("name", "a \"b\"\\\n")
-            .count("lost", 0)
-            .figure("rate", f64::NAN)
-            .figure("us", 1.5);
-        assert_eq!(
-            report.json(),
-            r#"{"name":"a \"b\"\\ ","lost":0,"rate":null,"us":1.5000}"#
-        );
+        report.text("name", "a \"b\"\\\n").count("lost", 0).figure("rate", f64::NAN).figure("us", 1.5);
+        assert_eq!(report.json(), r#"{"name":"a \"b\"\\ ","lost":0,"rate":null,"us":1.5000}"#);
     }
 }

@@ -26,11 +26,7 @@ pub(crate) struct Stamp {
 impl Stamp {
     /// A stamp for a message that was due at `due`.
     pub(crate) fn new(due: u64, stream: u32, seq: u64) -> Self {
-        Self {
-            due: due & TIME_MASK,
-            stream,
-            seq,
-        }
+        Self { due: due & TIME_MASK, stream, seq }
     }
 
     /// How long before `now` the message was due; 0 if that is in the future.
@@ -55,9 +51,7 @@ impl Content {
         let size = size.max(STAMP);
         let key = mix(run ^ 0x5851_F42D_4C95_7F2D);
         let words = (size + PHASES).div_ceil(8) as u64;
-        let noise = (0..words)
-            .flat_map(|i| mix(key.wrapping_add(i)).to_le_bytes())
-            .collect();
+        let noise = (0..words).flat_map(|i| mix(key.wrapping_add(i)).to_le_bytes()).collect();
         Self { size, key, noise }
     }
 
@@ -157,11 +151,7 @@ mod tests {
         assert_eq!(content.read(&[]), None);
         let mut spliced = sent[..16].to_vec();
         spliced.extend_from_slice(&body(&content, Stamp::new(5, 0, 2))[16..]);
-        assert_eq!(
-            content.read(&spliced),
-            None,
-            "a stamp with its neighbour's noise"
-        );
+        assert_eq!(content.read(&spliced), None, "a stamp with its neighbour's noise");
     }
 
     #[test]

@@ -91,11 +91,7 @@ pub(crate) struct StandIn {
 const LISTENER: usize = usize::MAX >> 1;
 
 impl StandIn {
-    pub(crate) fn new(
-        listener: TcpListener,
-        mischief: Mischief,
-        every: u64,
-    ) -> Result<Self, Trouble> {
+    pub(crate) fn new(listener: TcpListener, mischief: Mischief, every: u64) -> Result<Self, Trouble> {
         listener.set_nonblocking(true)?;
         let poll = Poll::new()?;
         poll.add(&listener, LISTENER)?;
@@ -132,13 +128,7 @@ impl StandIn {
             let link = Link::over(socket, PATIENCE)?;
             link.set_nonblocking(true)?;
             self.poll.add(link.as_fd(), self.peers.len())?;
-            self.peers.push(Some(Peer {
-                link,
-                greeted: false,
-                confirming: false,
-                published: 0,
-                confirmed: 0,
-            }));
+            self.peers.push(Some(Peer { link, greeted: false, confirming: false, published: 0, confirmed: 0 }));
         }
         Ok(())
     }
@@ -156,11 +146,7 @@ impl StandIn {
             return Ok(());
         };
         let mut scratch = std::mem::take(&mut self.scratch);
-        let heard = if readable {
-            self.hear(index, &mut peer, &mut scratch)
-        } else {
-            Ok(())
-        };
+        let heard = if readable { self.hear(index, &mut peer, &mut scratch) } else { Ok(()) };
         self.scratch = scratch;
         self.peers[index] = Some(peer);
         self.dirty.push(index);
@@ -176,12 +162,7 @@ impl StandIn {
         heard
     }
 
-    fn hear(
-        &mut self,
-        index: usize,
-        peer: &mut Peer,
-        scratch: &mut Vec<u8>,
-    ) -> Result<(), Trouble> {
+    fn hear(&mut self, index: usize, peer: &mut Peer, scratch: &mut Vec<u8>) -> Result<(), Trouble> {
         let Some(length) = peer.link.receive(scratch)? else {
             return Ok(());
         };
@@ -200,9 +181,7 @@ impl StandIn {
         }
         if peer.confirming && peer.published > peer.confirmed {
             peer.confirmed = peer.published;
-            peer.link
-                .output
-                .extend(method::ack(1, peer.published, true));
+            peer.link.output.extend(method::ack(1, peer.published, true));
         }
         peer.link.keep(&scratch[at..length]);
         Ok(())
@@ -213,9 +192,7 @@ impl StandIn {
         self.handled += 1;
         let wrong = self.mischief != Mischief::None && self.handled.is_multiple_of(self.every);
         if wrong && self.mischief == Mischief::Refuse && peer.confirming {
-            peer.link
-                .output
-                .extend(method::ack(1, peer.published - 1, true));
+            peer.link.output.extend(method::ack(1, peer.published - 1, true));
             peer.link.output.extend(method::nack(1, peer.published));
             peer.confirmed = peer.published;
             return;
@@ -269,13 +246,7 @@ impl StandIn {
             return;
         };
         queue.delivered += 1;
-        put_delivery(
-            &mut peer.link.output,
-            tag,
-            queue.delivered,
-            &queue.name,
-            body,
-        );
+        put_delivery(&mut peer.link.output, tag, queue.delivered, &queue.name, body);
         if self.dirty.last() != Some(index) {
             self.dirty.push(*index);
         }
@@ -320,13 +291,7 @@ impl StandIn {
         let queue = &mut self.queues[queue];
         for body in std::mem::take(&mut queue.stored) {
             queue.delivered += 1;
-            put_delivery(
-                &mut peer.link.output,
-                &tag,
-                queue.delivered,
-                &queue.name,
-                &body,
-            );
+            put_delivery(&mut peer.link.output, &tag, queue.delivered, &queue.name, &body);
         }
         queue.consumer = Some((index, tag));
     }
@@ -335,10 +300,7 @@ impl StandIn {
         let next = self.queues.len();
         let queue = *self.names.entry(name.clone()).or_insert(next);
         if queue == next {
-            self.queues.push(StandInQueue {
-                name,
-                ..StandInQueue::default()
-            });
+            self.queues.push(StandInQueue { name, ..StandInQueue::default() });
         }
         queue
     }

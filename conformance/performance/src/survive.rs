@@ -35,9 +35,7 @@ struct Deaths {
 pub(crate) fn survive(options: &Survive) -> Result<Report, Trouble> {
     let mut load = options.load.clone();
     if load.confirm == 0 || load.fanout || load.producers < load.queues {
-        return Err(Trouble::Unexpected(
-            "survive needs --confirm, a producer to each queue, and no fan-out".into(),
-        ));
+        return Err(Trouble::Unexpected("survive needs --confirm, a producer to each queue, and no fan-out".into()));
     }
     (load.persistent, load.durable) = (true, true);
     set_up(&load)?;
@@ -45,10 +43,7 @@ pub(crate) fn survive(options: &Survive) -> Result<Report, Trouble> {
     engine.board.expect_deaths();
     let mut deaths = Deaths::default();
     connect(&mut engine, options.live)?;
-    let plan = Plan {
-        drain: false,
-        ..engine.plan()
-    };
+    let plan = Plan { drain: false, ..engine.plan() };
     let give_up = plan.end.saturating_add(from_seconds(options.outage));
     while let Err(trouble) = engine.run(&plan) {
         recover(&mut engine, options, &mut deaths, trouble, options.live)?;
@@ -63,13 +58,8 @@ pub(crate) fn survive(options: &Survive) -> Result<Report, Trouble> {
     let board = &engine.board;
     report.count("confirmed_unique", board.confirmed_unique());
     report.count("lost_confirmed", board.lost_confirmed(board.ledger.sent()));
-    report
-        .count("dup_unexplained", board.tally.dup_unexplained)
-        .count("resent", board.tally.resent);
-    report
-        .count("reconnects", deaths.count)
-        .figure("down_s", deaths.down_s)
-        .text("first_disconnect", &deaths.first);
+    report.count("dup_unexplained", board.tally.dup_unexplained).count("resent", board.tally.resent);
+    report.count("reconnects", deaths.count).figure("down_s", deaths.down_s).text("first_disconnect", &deaths.first);
     report.percentiles("conf", &board.confirms);
     engine.close()?;
     tear_down(&engine.load)?;
@@ -116,13 +106,7 @@ fn recover(
 fn drain(engine: &mut Engine, options: &Survive, deaths: &mut Deaths) -> Result<(), Trouble> {
     let start = nanos();
     // Whoever had to wait for a last confirm still gets it.
-    let plan = Plan {
-        start,
-        measure: u64::MAX,
-        end: start,
-        gap: 0.0,
-        drain: true,
-    };
+    let plan = Plan { start, measure: u64::MAX, end: start, gap: 0.0, drain: true };
     let mut attached = match options.live {
         true => Ok(()),
         false => engine.connect_consumers(),
@@ -135,9 +119,7 @@ fn drain(engine: &mut Engine, options: &Survive, deaths: &mut Deaths) -> Result<
             Err(trouble) => recover(engine, options, deaths, trouble, true)?,
         }
         if nanos() > start + 10 * SECOND + from_seconds(options.outage) {
-            return Err(Trouble::Unexpected(
-                "the drain was broken off too often".into(),
-            ));
+            return Err(Trouble::Unexpected("the drain was broken off too often".into()));
         }
         attached = Ok(());
     }

@@ -38,34 +38,22 @@ const REUSED: u64 = 16 << 20;
 pub(crate) fn sync(options: &Sync) -> Result<Report, Trouble> {
     let mut message = Vec::new();
     let content = Content::new(options.size, 1);
-    Envelope::new("", "load-000001-0", options.size, true).append(&mut message, |out| {
-        content.append(out, Stamp::new(nanos(), 0, 0))
-    });
-    let path = options
-        .dir
-        .join(format!("portolan-load-sync-{}", std::process::id()));
+    Envelope::new("", "load-000001-0", options.size, true)
+        .append(&mut message, |out| content.append(out, Stamp::new(nanos(), 0, 0)));
+    let path = options.dir.join(format!("portolan-load-sync-{}", std::process::id()));
     let timed = timings(&path, &message, options.seconds / 2.0);
     let removed = std::fs::remove_file(&path);
     let (appending, rewriting) = timed?;
     removed?;
     let mut report = Report::default();
-    report
-        .text("command", "sync")
-        .text("name", &options.name)
-        .text("scenario", &options.scenario);
+    report.text("command", "sync").text("name", &options.name).text("scenario", &options.scenario);
     report.count("bytes", message.len() as u64);
-    report
-        .percentiles("write", &appending)
-        .percentiles("rewrite", &rewriting);
+    report.percentiles("write", &appending).percentiles("rewrite", &rewriting);
     Ok(report)
 }
 
 fn timings(path: &Path, message: &[u8], seconds: f64) -> Result<(Latency, Latency), Trouble> {
-    let mut file = OpenOptions::new()
-        .create_new(true)
-        .read(true)
-        .write(true)
-        .open(path)?;
+    let mut file = OpenOptions::new().create_new(true).read(true).write(true).open(path)?;
     let appending = repeat(&mut file, message, seconds, u64::MAX)?;
     file.set_len(0)?;
     file.rewind()?;

@@ -34,11 +34,7 @@ pub(crate) fn set_up(load: &Load) -> Result<(), Trouble> {
         return Ok(());
     }
     let mut channel = open_channel(&load.target)?;
-    let kind = if load.durable {
-        QueueKind::Durable
-    } else {
-        QueueKind::Transient
-    };
+    let kind = if load.durable { QueueKind::Durable } else { QueueKind::Transient };
     if load.fanout {
         let exchange = method::exchange_declare(&load.target.exchange(), load.durable);
         channel.call(exchange, method::EXCHANGE_DECLARE_OK)?;
@@ -47,10 +43,7 @@ pub(crate) fn set_up(load: &Load) -> Result<(), Trouble> {
         channel.then(vec![declare(&queue, kind)])?;
         channel.complete()?;
         if load.fanout {
-            channel.call(
-                method::queue_bind(&queue, &load.target.exchange()),
-                method::QUEUE_BIND_OK,
-            )?;
+            channel.call(method::queue_bind(&queue, &load.target.exchange()), method::QUEUE_BIND_OK)?;
         }
     }
     channel.close()
@@ -63,16 +56,10 @@ pub(crate) fn tear_down(load: &Load) -> Result<(), Trouble> {
     }
     let mut channel = open_channel(&load.target)?;
     for index in 0..load.queues {
-        channel.call(
-            method::queue_delete(&load.target.queue(index)),
-            method::QUEUE_DELETE_OK,
-        )?;
+        channel.call(method::queue_delete(&load.target.queue(index)), method::QUEUE_DELETE_OK)?;
     }
     if load.fanout {
-        channel.call(
-            method::exchange_delete(&load.target.exchange()),
-            method::EXCHANGE_DELETE_OK,
-        )?;
+        channel.call(method::exchange_delete(&load.target.exchange()), method::EXCHANGE_DELETE_OK)?;
     }
     channel.close()
 }
@@ -80,16 +67,9 @@ pub(crate) fn tear_down(load: &Load) -> Result<(), Trouble> {
 /// The beginning of every report about a load.
 pub(crate) fn head(command: &str, load: &Load) -> Report {
     let mut report = Report::default();
-    report
-        .text("command", command)
-        .text("name", &load.target.name)
-        .text("scenario", &load.target.scenario);
-    report
-        .count("run", load.target.run)
-        .count("size", load.size as u64);
-    report
-        .count("producers", load.producers as u64)
-        .count("queues", load.queues as u64);
+    report.text("command", command).text("name", &load.target.name).text("scenario", &load.target.scenario);
+    report.count("run", load.target.run).count("size", load.size as u64);
+    report.count("producers", load.producers as u64).count("queues", load.queues as u64);
     report.count("consumers", load.consumers as u64);
     report
 }
@@ -103,55 +83,25 @@ pub(crate) fn figures(report: &mut Report, engine: &Engine, course: &Course) {
     report.figure("pub_rate", board.tally.sent_measured as f64 / publish_s);
     report.figure("e2e_rate", board.tally.received_measured as f64 / e2e_s);
     if load.confirm > 0 {
-        report.figure(
-            "confirm_rate",
-            board.tally.confirmed_measured as f64 / publish_s,
-        );
+        report.figure("confirm_rate", board.tally.confirmed_measured as f64 / publish_s);
     }
-    report
-        .percentiles("lat", &board.latency)
-        .percentiles("conf", &board.confirms);
+    report.percentiles("lat", &board.latency).percentiles("conf", &board.confirms);
     if load.rate > 0.0 {
         let due = (load.rate * (load.warmup + load.seconds)) as u64;
-        report
-            .figure("rate", load.rate)
-            .count("unsent", due.saturating_sub(board.tally.sent));
+        report.figure("rate", load.rate).count("unsent", due.saturating_sub(board.tally.sent));
         report.percentiles("lag", &board.lag);
     }
-    processor(
-        report,
-        board.ledger.layout(),
-        board.tally.received_measured,
-        course,
-    );
+    processor(report, board.ledger.layout(), board.tally.received_measured, course);
 }
 
 /// What came of every message.
 pub(crate) fn counts(report: &mut Report, engine: &Engine) {
     let (tally, ledger) = (&engine.board.tally, &engine.board.ledger);
-    report
-        .count("sent", tally.sent)
-        .count("owed", ledger.owed())
-        .count("received", ledger.received());
-    report
-        .count("lost", ledger.lost())
-        .count("dup", tally.dup)
-        .count("reorder", tally.reorder);
-    report
-        .count("misrouted", tally.misrouted)
-        .count("corrupt", tally.corrupt);
-    report
-        .count("confirmed", tally.confirmed)
-        .count("nacked", tally.nacked)
-        .count("stray_confirms", tally.stray);
-    report.count(
-        "in_doubt",
-        engine
-            .producers
-            .iter()
-            .map(|producer| producer.in_doubt())
-            .sum::<u64>(),
-    );
+    report.count("sent", tally.sent).count("owed", ledger.owed()).count("received", ledger.received());
+    report.count("lost", ledger.lost()).count("dup", tally.dup).count("reorder", tally.reorder);
+    report.count("misrouted", tally.misrouted).count("corrupt", tally.corrupt);
+    report.count("confirmed", tally.confirmed).count("nacked", tally.nacked).count("stray_confirms", tally.stray);
+    report.count("in_doubt", engine.producers.iter().map(|producer| producer.in_doubt()).sum::<u64>());
     report.count("blocked", tally.blocked);
 }
 
@@ -161,32 +111,17 @@ fn processor(report: &mut Report, layout: Layout, deliveries: u64, course: &Cour
     if let Some((first, last)) = course.broker {
         let used = last.since(&first);
         report.figure("broker_us_per_msg", used.cpu_s() * 1e6 / messages);
-        report.figure(
-            "broker_us_per_delivery",
-            used.cpu_s() * 1e6 / deliveries as f64,
-        );
-        report
-            .figure("broker_user_s", used.user_s)
-            .figure("broker_system_s", used.system_s);
+        report.figure("broker_us_per_delivery", used.cpu_s() * 1e6 / deliveries as f64);
+        report.figure("broker_user_s", used.user_s).figure("broker_system_s", used.system_s);
         report.figure("broker_cores", last.cores_since(&first));
     }
     let (first, last) = course.own;
-    report.figure(
-        "gen_us_per_msg",
-        last.since(&first).cpu_s() * 1e6 / messages,
-    );
+    report.figure("gen_us_per_msg", last.since(&first).cpu_s() * 1e6 / messages);
     report.figure("gen_cores", last.cores_since(&first));
 }
 
 /// The broker's memory at the stages of a run.
-pub(crate) fn memory(
-    report: &mut Report,
-    before: Option<Usage>,
-    ready: Option<Usage>,
-    course: &Course,
-) {
-    report
-        .count("rss_before", before.map(|usage| usage.rss))
-        .count("rss_ready", ready.map(|usage| usage.rss));
+pub(crate) fn memory(report: &mut Report, before: Option<Usage>, ready: Option<Usage>, course: &Course) {
+    report.count("rss_before", before.map(|usage| usage.rss)).count("rss_ready", ready.map(|usage| usage.rss));
     report.count("rss_peak", Some(course.rss_peak).filter(|&peak| peak > 0));
 }

@@ -18,13 +18,8 @@ pub(crate) enum Trouble {
 impl Trouble {
     /// From the arguments of connection.close or channel.close.
     pub(crate) fn closed(args: &[u8]) -> Self {
-        let code = args
-            .first_chunk::<2>()
-            .map_or(0, |code| u16::from_be_bytes(*code));
-        let text = args
-            .get(3..)
-            .map(|rest| &rest[..rest.len().min(args[2] as usize)])
-            .unwrap_or_default();
+        let code = args.first_chunk::<2>().map_or(0, |code| u16::from_be_bytes(*code));
+        let text = args.get(3..).map(|rest| &rest[..rest.len().min(args[2] as usize)]).unwrap_or_default();
         Self::Closed(format!("{code} {}", String::from_utf8_lossy(text)))
     }
 

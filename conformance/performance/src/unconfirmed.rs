@@ -68,23 +68,14 @@ mod tests {
 
     fn published(n: u64) -> Unconfirmed {
         let mut unconfirmed = Unconfirmed::default();
-        (1..=n).for_each(|seq| {
-            unconfirmed.push(Slip {
-                due: 0,
-                stream: 0,
-                seq,
-            })
-        });
+        (1..=n).for_each(|seq| unconfirmed.push(Slip { due: 0, stream: 0, seq }));
         unconfirmed
     }
 
     #[track_caller]
     fn check(unconfirmed: &mut Unconfirmed, tag: u64, multiple: bool, settled: &[u64]) {
         let mut seen = Vec::new();
-        assert_eq!(
-            unconfirmed.settle(tag, multiple, |slip| seen.push(slip.seq)),
-            !settled.is_empty()
-        );
+        assert_eq!(unconfirmed.settle(tag, multiple, |slip| seen.push(slip.seq)), !settled.is_empty());
         assert_eq!(seen, settled);
     }
 
@@ -106,18 +97,8 @@ mod tests {
     fn what_is_abandoned_comes_back_in_order_and_counting_starts_again() {
         let mut all = published(5);
         check(&mut all, 2, false, &[2]);
-        assert_eq!(
-            all.abandon()
-                .iter()
-                .map(|slip| slip.seq)
-                .collect::<Vec<_>>(),
-            [1, 3, 4, 5]
-        );
-        all.push(Slip {
-            due: 0,
-            stream: 0,
-            seq: 9,
-        });
+        assert_eq!(all.abandon().iter().map(|slip| slip.seq).collect::<Vec<_>>(), [1, 3, 4, 5]);
+        all.push(Slip { due: 0, stream: 0, seq: 9 });
         check(&mut all, 1, false, &[9]);
     }
 }

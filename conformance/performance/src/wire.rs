@@ -68,11 +68,7 @@ fn frame(input: &[u8]) -> Result<Option<Frame<'_>>, Malformed> {
     let size = size as usize;
     match rest.get(size) {
         None => Ok(None),
-        Some(&FRAME_END) => Ok(Some(Frame {
-            kind,
-            payload: &rest[..size],
-            length: size + FRAME_OVERHEAD,
-        })),
+        Some(&FRAME_END) => Ok(Some(Frame { kind, payload: &rest[..size], length: size + FRAME_OVERHEAD })),
         Some(_) => Err(Malformed("a frame without its end")),
     }
 }
@@ -80,10 +76,7 @@ fn frame(input: &[u8]) -> Result<Option<Frame<'_>>, Malformed> {
 /// Reads the first event of `input` and says how many octets it took; `None` until it is all there.
 /// A body that comes in several frames is put together in `spill`.
 #[inline]
-pub(crate) fn next<'a>(
-    input: &'a [u8],
-    spill: &'a mut Vec<u8>,
-) -> Result<Option<(Event<'a>, usize)>, Malformed> {
+pub(crate) fn next<'a>(input: &'a [u8], spill: &'a mut Vec<u8>) -> Result<Option<(Event<'a>, usize)>, Malformed> {
     let Some(first) = frame(input)? else {
         return Ok(None);
     };
@@ -92,8 +85,7 @@ pub(crate) fn next<'a>(
         METHOD => {}
         _ => return Err(Malformed("content without a method")),
     }
-    let (method, args) =
-        method::split(first.payload).ok_or(Malformed("a method without its number"))?;
+    let (method, args) = method::split(first.payload).ok_or(Malformed("a method without its number"))?;
     let read = match method {
         method::DELIVER => return content(input, first.length, deliver(args)?, spill),
         method::PUBLISH => return content(input, first.length, UNTAGGED, spill),
@@ -103,12 +95,7 @@ pub(crate) fn next<'a>(
     Ok(Some((read, first.length)))
 }
 
-const UNTAGGED: Delivery<'static> = Delivery {
-    consumer_tag: &[],
-    tag: 0,
-    redelivered: false,
-    body: &[],
-};
+const UNTAGGED: Delivery<'static> = Delivery { consumer_tag: &[], tag: 0, redelivered: false, body: &[] };
 
 /// The arguments of basic.deliver, without the body that follows.
 #[inline]
@@ -126,23 +113,14 @@ fn deliver(args: &[u8]) -> Result<Delivery<'_>, Malformed> {
     let Some(&redelivered) = rest.first() else {
         return Err(short);
     };
-    Ok(Delivery {
-        consumer_tag,
-        tag: u64::from_be_bytes(*tag),
-        redelivered: redelivered & 1 != 0,
-        body: &[],
-    })
+    Ok(Delivery { consumer_tag, tag: u64::from_be_bytes(*tag), redelivered: redelivered & 1 != 0, body: &[] })
 }
 
 fn confirm(args: &[u8], positive: bool) -> Result<Event<'_>, Malformed> {
     let Some((tag, &[flags, ..])) = args.split_first_chunk::<8>() else {
         return Err(Malformed("a confirm that ends early"));
     };
-    Ok(Event::Confirm {
-        tag: u64::from_be_bytes(*tag),
-        multiple: flags & 1 != 0,
-        positive,
-    })
+    Ok(Event::Confirm { tag: u64::from_be_bytes(*tag), multiple: flags & 1 != 0, positive })
 }
 
 /// Reads the header and body that follow a method at `at`.
@@ -187,13 +165,7 @@ fn content<'a>(
     if spill.len() > size {
         return Err(Malformed("a body longer than its header says"));
     }
-    Ok(Some((
-        Event::Delivery(Delivery {
-            body: spill,
-            ..delivery
-        }),
-        at,
-    )))
+    Ok(Some((Event::Delivery(Delivery { body: spill, ..delivery }), at)))
 }
 
 /// The payload of the next frame, which must be of `kind`; heartbeats may come between (AMQP 0-9-1, 4.2.7).
@@ -222,41 +194,18 @@ mod tests {
     #[track_caller]
     fn check(input: &[u8], expected: &Event<'_>) {
         for cut in 0..input.len() {
-            assert_eq!(
-                next(&input[..cut], &mut Vec::new()),
-                Ok(None),
-                "cut at {cut}"
-            );
+            assert_eq!(next(&input[..cut], &mut Vec::new()), Ok(None), "cut at {cut}");
         }
-        assert_eq!(
-            next(input, &mut Vec::new()).unwrap(),
-            Some((expected.reborrow(), input.len()))
-        );
+        assert_eq!(next(input, &mut Vec::new()).unwrap(), Some((expected.reborrow(), input.len())));
     }
 
     impl Event<'_> {
         fn reborrow(&self) -> Event<'_> {
             match *self {
-                Event::Delivery(Delivery {
-                    consumer_tag,
-                    tag,
-                    redelivered,
-                    body,
-                }) => Event::Delivery(Delivery {
-                    consumer_tag,
-                    tag,
-                    redelivered,
-                    body,
-                }),
-                Event::Confirm {
-                    tag,
-                    multiple,
-                    positive,
-                } => Event::Confirm {
-                    tag,
-                    multiple,
-                    positive,
-                },
+                Event::Delivery(Delivery { consumer_tag, tag, redelivered, body }) => {
+                    Event::Delivery(Delivery { consumer_tag, tag, redelivered, body })
+                }
+                Event::Confirm { tag, multiple, positive } => Event::Confirm { tag, multiple, positive },
                 Event::Other(method, args) => Event::Other(method, args),
                 Event::Heartbeat => Event::Heartbeat,
             }
@@ -269,19 +218,12 @@ mod tests {
         header.extend(body_size.to_be_bytes());
         header.extend([0x10, 0, 2]);
         put_frame(&mut out, HEADER, 1, &header);
-        frames
-            .iter()
-            .for_each(|body| put_frame(&mut out, BODY, 1, body));
+        frames.iter().for_each(|body| put_frame(&mut out, BODY, 1, body));
         out
     }
 
     fn expected(body: &[u8]) -> Event<'_> {
-        Event::Delivery(Delivery {
-            consumer_tag: b"tag",
-            tag: 9,
-            redelivered: true,
-            body,
-        })
+        Event::Delivery(Delivery { consumer_tag: b"tag", tag: 9, redelivered: true, body })
     }
 
     #[test]
@@ -301,22 +243,8 @@ mod tests {
 
     #[test]
     fn confirms() {
-        check(
-            &method::ack(1, 77, true),
-            &Event::Confirm {
-                tag: 77,
-                multiple: true,
-                positive: true,
-            },
-        );
-        check(
-            &method::nack(1, 3),
-            &Event::Confirm {
-                tag: 3,
-                multiple: false,
-                positive: false,
-            },
-        );
+        check(&method::ack(1, 77, true), &Event::Confirm { tag: 77, multiple: true, positive: true });
+        check(&method::nack(1, 3), &Event::Confirm { tag: 3, multiple: false, positive: false });
     }
 
     #[test]
@@ -324,41 +252,23 @@ mod tests {
         let envelope = Envelope::new("", "queue", 5, true);
         let mut out = Vec::new();
         envelope.append(&mut out, |out| out.extend_from_slice(b"hello"));
-        check(
-            &out,
-            &Event::Delivery(Delivery {
-                body: b"hello",
-                ..UNTAGGED
-            }),
-        );
+        check(&out, &Event::Delivery(Delivery { body: b"hello", ..UNTAGGED }));
     }
 
     #[test]
     fn nonsense_is_refused() {
         for (input, why) in [
             (&b"HTTP/1.1 400 Bad"[..], "no such kind of frame"),
-            (
-                &[1, 0, 1, 0xFF, 0, 0, 0][..],
-                "a frame larger than was agreed",
-            ),
+            (&[1, 0, 1, 0xFF, 0, 0, 0][..], "a frame larger than was agreed"),
             (&[8, 0, 0, 0, 0, 0, 0, 0][..], "a frame without its end"),
-            (
-                &[3, 0, 1, 0, 0, 0, 0, FRAME_END][..],
-                "content without a method",
-            ),
+            (&[3, 0, 1, 0, 0, 0, 0, FRAME_END][..], "content without a method"),
         ] {
             assert_eq!(next(input, &mut Vec::new()), Err(Malformed(why)));
         }
         let mut long = delivered(&[b"he", b"llo!"], 5);
-        assert_eq!(
-            next(&long, &mut Vec::new()),
-            Err(Malformed("a body longer than its header says"))
-        );
+        assert_eq!(next(&long, &mut Vec::new()), Err(Malformed("a body longer than its header says")));
         long.truncate(long.len() - 12);
         long.extend(method::ack(1, 1, false));
-        assert_eq!(
-            next(&long, &mut Vec::new()),
-            Err(Malformed("content that is interrupted"))
-        );
+        assert_eq!(next(&long, &mut Vec::new()), Err(Malformed("content that is interrupted")));
     }
 }

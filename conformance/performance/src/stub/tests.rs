@@ -23,9 +23,7 @@ struct Options<T: clap::Args> {
 
 fn options<T: clap::Args>(words: &str) -> T {
     let line = std::iter::once("test").chain(words.split_whitespace());
-    Options::<T>::try_parse_from(line)
-        .unwrap_or_else(|e| panic!("{e}"))
-        .options
+    Options::<T>::try_parse_from(line).unwrap_or_else(|e| panic!("{e}")).options
 }
 
 fn stand_in(mischief: Mischief, every: u64) -> SocketAddr {
@@ -37,16 +35,11 @@ fn stand_in(mischief: Mischief, every: u64) -> SocketAddr {
 
 fn numbered(load: Load) -> Load {
     load.check().unwrap();
-    Load {
-        target: load.target.clone().numbered(),
-        ..load
-    }
+    Load { target: load.target.clone().numbered(), ..load }
 }
 
 fn loaded(addr: SocketAddr, words: &str) -> Report {
-    let load = numbered(options(&format!(
-        "--addr {addr} --patience 1 --settle 0.05 {words}"
-    )));
+    let load = numbered(options(&format!("--addr {addr} --patience 1 --settle 0.05 {words}")));
     throughput(load).unwrap()
 }
 
@@ -54,26 +47,11 @@ fn loaded(addr: SocketAddr, words: &str) -> Report {
 #[track_caller]
 fn check(report: &Report, counts: &[(&str, u64)]) {
     let json = report.json();
-    let clean = [
-        "lost",
-        "dup",
-        "reorder",
-        "misrouted",
-        "corrupt",
-        "nacked",
-        "stray_confirms",
-        "in_doubt",
-    ];
-    let others = clean
-        .iter()
-        .filter(|name| !counts.iter().any(|count| count.0 == **name))
-        .map(|name| (*name, 0));
+    let clean = ["lost", "dup", "reorder", "misrouted", "corrupt", "nacked", "stray_confirms", "in_doubt"];
+    let others = clean.iter().filter(|name| !counts.iter().any(|count| count.0 == **name)).map(|name| (*name, 0));
     for (name, count) in counts.iter().copied().chain(others) {
         let shown = format!("\"{name}\":{count}");
-        assert!(
-            json.contains(&format!("{shown},")) || json.contains(&format!("{shown}}}")),
-            "{shown} in {json}"
-        );
+        assert!(json.contains(&format!("{shown},")) || json.contains(&format!("{shown}}}")), "{shown} in {json}");
     }
 }
 
@@ -89,11 +67,8 @@ fn a_good_broker_has_no_faults() {
         "--producers 3 --queues 2 --consumers 2 --ack-every 7",
     ];
     for flags in flags {
-        let report = loaded(
-            addr,
-            &format!("--messages 2000 {flags}")
-                .replace("--messages 2000 --size 100000", "--size 100000"),
-        );
+        let report =
+            loaded(addr, &format!("--messages 2000 {flags}").replace("--messages 2000 --size 100000", "--size 100000"));
         let sent = if flags.contains("100000") {
             50
         } else if flags.contains("--producers 3") {
@@ -108,22 +83,13 @@ fn a_good_broker_has_no_faults() {
 #[test]
 fn a_fan_out_owes_a_delivery_to_each_queue() {
     let addr = stand_in(Mischief::None, 1);
-    let report = loaded(
-        addr,
-        "--messages 500 --fanout --queues 5 --consumers 5 --auto-ack --window 50",
-    );
-    check(
-        &report,
-        &[("sent", 500), ("owed", 2500), ("received", 2500)],
-    );
+    let report = loaded(addr, "--messages 500 --fanout --queues 5 --consumers 5 --auto-ack --window 50");
+    check(&report, &[("sent", 500), ("owed", 2500), ("received", 2500)]);
 }
 
 #[test]
 fn a_schedule_is_kept_and_timed() {
-    let report = loaded(
-        stand_in(Mischief::None, 1),
-        "--rate 2000 --seconds 0.5 --auto-ack",
-    );
+    let report = loaded(stand_in(Mischief::None, 1), "--rate 2000 --seconds 0.5 --auto-ack");
     check(&report, &[("sent", 1000), ("unsent", 0)]);
     assert!(report.json().contains("lat_p99_us"));
 }
@@ -131,32 +97,14 @@ fn a_schedule_is_kept_and_timed() {
 #[test]
 fn every_fault_is_counted_and_none_for_another() {
     let one = "--messages 1000 --auto-ack";
-    check(
-        &loaded(stand_in(Mischief::Drop, 100), one),
-        &[("lost", 10), ("received", 990)],
-    );
-    check(
-        &loaded(stand_in(Mischief::Repeat, 100), one),
-        &[("dup", 10), ("received", 1000)],
-    );
-    check(
-        &loaded(stand_in(Mischief::Swap, 99), one),
-        &[("reorder", 10), ("received", 1000)],
-    );
-    check(
-        &loaded(stand_in(Mischief::Flip, 100), one),
-        &[("corrupt", 10), ("lost", 10)],
-    );
+    check(&loaded(stand_in(Mischief::Drop, 100), one), &[("lost", 10), ("received", 990)]);
+    check(&loaded(stand_in(Mischief::Repeat, 100), one), &[("dup", 10), ("received", 1000)]);
+    check(&loaded(stand_in(Mischief::Swap, 99), one), &[("reorder", 10), ("received", 1000)]);
+    check(&loaded(stand_in(Mischief::Flip, 100), one), &[("corrupt", 10), ("lost", 10)]);
     let two = "--messages 1000 --auto-ack --producers 2 --queues 2 --consumers 2";
+    check(&loaded(stand_in(Mischief::Misroute, 100), two), &[("misrouted", 10), ("lost", 10)]);
     check(
-        &loaded(stand_in(Mischief::Misroute, 100), two),
-        &[("misrouted", 10), ("lost", 10)],
-    );
-    check(
-        &loaded(
-            stand_in(Mischief::Refuse, 100),
-            "--messages 1000 --confirm 50",
-        ),
+        &loaded(stand_in(Mischief::Refuse, 100), "--messages 1000 --confirm 50"),
         &[("nacked", 10), ("confirmed", 990)],
     );
 }
@@ -165,9 +113,8 @@ fn every_fault_is_counted_and_none_for_another() {
 fn a_backlog_in_one_go_and_in_parts() {
     let addr = stand_in(Mischief::None, 1);
     let run = |words: &str| {
-        let mut options: Backlog = options(&format!(
-            "--addr {addr} --patience 1 --settle 0.05 --messages 3000 --hold 0 --run 77 {words}"
-        ));
+        let mut options: Backlog =
+            options(&format!("--addr {addr} --patience 1 --settle 0.05 --messages 3000 --hold 0 --run 77 {words}"));
         options.load = numbered(options.load);
         backlog(&options).unwrap()
     };
@@ -179,23 +126,13 @@ fn a_backlog_in_one_go_and_in_parts() {
 #[test]
 fn connections_churn_queues_and_readiness() {
     let addr = stand_in(Mischief::None, 1);
-    let many: Connections = options(&format!(
-        "--addr {addr} --consumers 100 --auto-ack --hold 0 --settle 0.05"
-    ));
-    let many = Connections {
-        load: numbered(many.load),
-        ..many
-    };
+    let many: Connections = options(&format!("--addr {addr} --consumers 100 --auto-ack --hold 0 --settle 0.05"));
+    let many = Connections { load: numbered(many.load), ..many };
     check(&connections(&many).unwrap(), &[("received", 100)]);
 
-    let report = churn(numbered(options(&format!(
-        "--addr {addr} --producers 4 --auto-ack --seconds 0.3"
-    ))))
-    .unwrap();
+    let report = churn(numbered(options(&format!("--addr {addr} --producers 4 --auto-ack --seconds 0.3")))).unwrap();
     assert!(
-        report
-            .json()
-            .contains("\"lost\":0,\"dup\":0,\"reorder\":0,\"misrouted\":0,\"corrupt\":0"),
+        report.json().contains("\"lost\":0,\"dup\":0,\"reorder\":0,\"misrouted\":0,\"corrupt\":0"),
         "{}",
         report.json()
     );
@@ -205,38 +142,17 @@ fn connections_churn_queues_and_readiness() {
         assert!(queues(&options).unwrap().json().contains("\"queues\":450"));
     }
     let target: Target = options(&format!("--addr {addr}"));
-    assert!(
-        await_ready(&Await {
-            target,
-            deadline: 5.0
-        })
-        .unwrap()
-        .json()
-        .contains("ready_at_ns")
-    );
+    assert!(await_ready(&Await { target, deadline: 5.0 }).unwrap().json().contains("ready_at_ns"));
 }
 
 #[test]
 fn survival_without_a_death() {
     let addr = stand_in(Mischief::None, 1);
-    let words = format!(
-        "--addr {addr} --producers 2 --queues 2 --consumers 2 --confirm 50 --messages 1000 --size 200"
-    );
+    let words = format!("--addr {addr} --producers 2 --queues 2 --consumers 2 --confirm 50 --messages 1000 --size 200");
     for live in ["", "--live"] {
         let options: Survive = options(&format!("{words} {live}"));
-        let options = Survive {
-            load: numbered(options.load),
-            ..options
-        };
+        let options = Survive { load: numbered(options.load), ..options };
         let report = survive(&options).unwrap();
-        check(
-            &report,
-            &[
-                ("confirmed_unique", 1000),
-                ("lost_confirmed", 0),
-                ("dup_unexplained", 0),
-                ("reconnects", 0),
-            ],
-        );
+        check(&report, &[("confirmed_unique", 1000), ("lost_confirmed", 0), ("dup_unexplained", 0), ("reconnects", 0)]);
     }
 }

@@ -1,0 +1,1 @@
+"""How the brokers are built, started, loaded and compared."""

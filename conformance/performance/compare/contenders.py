@@ -1,0 +1,197 @@
+"""Those who are measured: Portolan, RabbitMQ, the bare relay."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+
+from . import build
+from .machine import free_port, occupied, resident, say, start, stop
+
+RABBITMQ_SCRIPTS = ["/usr/lib/rabbitmq/bin/rabbitmq-server", "/usr/local/sbin/rabbitmq-server", "/opt/rabbitmq/sbin/rabbitmq-server"]
+READY_WITHIN = 600
+
+
+class Contender:
+    """Something that listens on a port and can be started, stopped and killed."""
+
+    name = ""
+
+    def __init__(self, place, load, cores):
+        self.place, self.load, self.cores = place, load, cores
+        self.process, self.folder, self.port = None, None, None
+
+    def command(self):
+        raise NotImplementedError
+
+    def environment(self):
+        return None
+
+    def prepare(self):
+        """Makes ready the folder that was just made."""
+
+    def start_fresh(self):
+        """Starts on an empty folder."""
+        self.end()
+        self.folder, self.port = self.place.folder(self.name), free_port()
+        self.prepare()
+        return self.start()
+
+    def start(self):
+        """Starts on the folder as it is, and returns the seconds until a channel can be opened."""
+        began = time.monotonic_ns()
+        self.process = start(self.command(), self.folder / "output.log", self.environment())
+        took = (self.await_ready() - began) / 1e9
+        if self.cores.pinned:
+            self.cores.pin(self.process.pid)
+        return took
+
+    def await_ready(self):
+        """Waits for the first channel that opens, and returns that moment by the monotonic clock."""
+        command = [self.load, "ready", "--addr", self.address(), "--deadline", str(READY_WITHIN)]
+        waiting = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        while waiting.poll() is None:
+            if self.process.poll() is not None:
+                waiting.kill()
+                waiting.wait()
+                raise Unusable(f"{self.name} ended as soon as it was started:\n{self.last_words()}")
+            time.sleep(0.02)
+        if waiting.returncode != 0:
+            raise Unusable(f"{self.name} was not ready within {READY_WITHIN} s:\n{self.last_words()}")
+        return json.loads(waiting.stdout.read())["ready_at_ns"]
+
+    def last_words(self):
+        return (self.folder / "output.log").read_text(errors="replace")[-2000:]
+
+    def address(self):
+        return f"127.0.0.1:{self.port}"
+
+    def is_running(self):
+        return self.process is not None and self.process.poll() is None
+
+    def stop(self, how=signal.SIGTERM):
+        if self.process:
+            stop(self.process, how)
+
+    def memory(self):
+        return resident(self.process.pid)
+
+    def disk(self):
+        return occupied(self.folder)
+
+    def end(self):
+        """Stops, and removes the folder."""
+        self.stop()
+        if self.folder:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        self.process = self.folder = None
+
+
+class Unusable(Exception):
+    """A contender that cannot take part."""
+
+
+class Portolan(Contender):
+    """The broker of this project."""
+
+    name = "portolan"
+
+    def __init__(self, binary, *rest):
+        super().__init__(*rest)
+        self.binary = binary
+
+    def command(self):
+        listen = f'listeners.amqp=["{self.address()}"]'
+        return [self.binary, "serve", "--data-dir", self.folder / "data", "--set", listen, "--set", "listeners.http=[]"]
+
+    def disk(self):
+        return occupied(self.folder / "data")
+
+
+class RabbitMQ(Contender):
+    """Debian's RabbitMQ as a private node: its own folder, name, cookie, ports and port mapper, no plugins."""
+
+    name = "rabbitmq"
+
+    def __init__(self, script, *rest):
+        super().__init__(*rest)
+        self.script = script
+
+    def prepare(self):
+        (self.folder / "enabled_plugins").write_text("[].\n")
+        (self.folder / "rabbitmq.conf").write_text("")
+        (self.folder / "environment").write_text("")
+        self.mapper, self.distribution = free_port(), free_port()
+
+    def command(self):
+        return [self.script]
+
+    def environment(self):
+        folder = str(self.folder)
+        return os.environ | {
+            "HOME": folder,
+            "ERL_EPMD_PORT": str(self.mapper),
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODENAME": f"portolan-performance-{self.port}@localhost",
+            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODE_PORT": str(self.port),
+            "RABBITMQ_DIST_PORT": str(self.distribution),
+            "RABBITMQ_MNESIA_BASE": f"{folder}/mnesia",
+            "RABBITMQ_LOG_BASE": f"{folder}/log",
+            "RABBITMQ_GENERATED_CONFIG_DIR": f"{folder}/config",
+            "RABBITMQ_PLUGINS_EXPAND_DIR": f"{folder}/plugins",
+            "RABBITMQ_ENABLED_PLUGINS_FILE": f"{folder}/enabled_plugins",
+            "RABBITMQ_CONFIG_FILE": f"{folder}/rabbitmq.conf",
+            "RABBITMQ_CONF_ENV_FILE": f"{folder}/environment",
+            "RABBITMQ_PID_FILE": f"{folder}/pid",
+        }
+
+    def disk(self):
+        return occupied(self.folder / "mnesia")
+
+    def stop(self, how=signal.SIGTERM):
+        super().stop(how)
+        if self.folder and shutil.which("epmd"):
+            # The port mapper was started by this node for itself alone; it refuses to end while a node is registered.
+            env = os.environ | {"ERL_EPMD_PORT": str(self.mapper)}
+            for _ in range(50):
+                done = subprocess.run(["epmd", "-kill"], env=env, capture_output=True, text=True, check=False)
+                if "Killed" in done.stdout or "Cannot connect" in done.stderr:
+                    break
+                time.sleep(0.1)
+
+
+class Relay(Contender):
+    """One thread that passes on bytes: the floor."""
+
+    name = "relay"
+
+    def command(self):
+        return [self.load, "relay", "--listen", self.address()]
+
+    def await_ready(self):
+        time.sleep(0.3)  # a connection would be taken for the first of a pair
+        return time.monotonic_ns()
+
+
+def contenders(wanted, here, place, load, cores):
+    """The brokers that are wanted and there."""
+    found = []
+    for name in wanted:
+        if name == "portolan":
+            binary = build.portolan(here)
+            if binary:
+                found.append(Portolan(binary, place, load, cores))
+            else:
+                say("Portolan is left out: PORTOLAN_BIN names no program, or it does not build.")
+        elif name == "rabbitmq":
+            script = next((path for path in RABBITMQ_SCRIPTS if os.access(path, os.X_OK)), None)
+            if script:
+                found.append(RabbitMQ(script, place, load, cores))
+            else:
+                say("RabbitMQ is left out: it is not installed (Debian: apt-get install rabbitmq-server).")
+        else:
+            raise SystemExit(f"no broker {name}; there are: portolan rabbitmq")
+    return found
