@@ -141,19 +141,19 @@ impl<E: Engine> Task<E> {
     }
 
     async fn live(&mut self) -> Duration {
-        let mut stop = self.around.stop.clone();
+        let (woken, stream, around) = (Arc::clone(&self.woken), Arc::clone(&self.stream), Arc::clone(&self.around));
+        let mut stop = around.stop.clone();
         let mut stopping = false;
         loop {
-            let reading = self.may_read();
+            let (reading, blocked, timer) = (self.may_read(), self.blocked, self.next_timer());
+            let (alarmed, seen) = (matches!(self.paused, Paused::Alarm(_)), self.alarm_seen());
             let next = tokio::select! {
                 biased;
                 next = poll_fn(|cx| self.poll_read(cx)), if reading => next,
-                () = self.woken.notified() => self.on_woken(),
-                _ = self.stream.writable(), if self.blocked => self.on_writable(),
-                () = sleep_until(self.next_timer()) => self.on_timer(),
-                _ = self.around.alarms.changed(self.alarm_seen()), if matches!(self.paused, Paused::Alarm(_)) => {
-                    self.on_alarm()
-                }
+                () = woken.notified() => self.on_woken(),
+                _ = stream.writable(), if blocked => self.on_writable(),
+                () = sleep_until(timer) => self.on_timer(),
+                _ = around.alarms.changed(seen), if alarmed => self.on_alarm(),
                 _ = stop.changed(), if !stopping => {
                     stopping = true;
                     let reason = stop.borrow().clone().unwrap_or_default();
