@@ -2,6 +2,7 @@
 
 pub(crate) mod buffer;
 mod clean;
+mod facts;
 mod footer;
 pub mod frame;
 mod group_commit;
@@ -26,17 +27,15 @@ use portolan_core::message::Message;
 use portolan_core::store::{Appended, Index, Journal, Owner, Position, Record, Recovered, Space, StoreError, Waiter};
 
 use crate::checkpoint::Checkpoint;
-use crate::encode::Stored;
 use crate::filesystem::Lock;
 use crate::folder::{self, Found, io_error};
-use crate::journal::buffer::{Limits, MirrorFact, Sleep, State};
+use crate::journal::buffer::{Limits, Sleep, State};
 use crate::journal::footer::Mark;
 use crate::journal::prepare::Segments;
 use crate::journal::read::Readers;
-use crate::journal::replay::{FactAt, Replayed};
+use crate::journal::replay::Replayed;
 use crate::journal::segment::Segment;
-use crate::journal::window::Window;
-use crate::options::{OnDamage, Options};
+use crate::options::Options;
 
 pub use range::RecordAt;
 
@@ -226,72 +225,6 @@ impl Shared {
             folder::write_format(&*self.options.files, &self.options.folder)?;
         }
         Ok(())
-    }
-
-    /// The facts in force: those of the checkpoint, and what the journal has learned since.
-    fn facts(
-        &self,
-        places: &[FactAt],
-        known: Option<(Index, BTreeMap<Vec<u8>, Vec<u8>>)>,
-    ) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, StoreError> {
-        let (since, mut facts) = known.unwrap_or_default();
-        let mirroring = self.checkpoint.is_open();
-        let mut mirror = Vec::new();
-        let mut window = Window::default();
-        let mut open = None;
-        for place in places.iter().filter(|place| place.index > since) {
-            match self.fact(&mut window, &mut open, place) {
-                Ok((key, value)) => {
-                    if mirroring {
-                        mirror.push(MirrorFact { index: place.index, key: key.clone(), value: value.clone() });
-                    }
-                    match value {
-                        Some(value) => facts.insert(key, value),
-                        None => facts.remove(&key),
-                    };
-                }
-                Err(damage) if self.options.on_damage == OnDamage::Repair => {
-                    tracing::error!(%damage, "damage skipped as asked");
-                }
-                Err(damage) => return Err(damage),
-            }
-        }
-        let mut state = self.state.lock();
-        state.mirror = mirror;
-        state.mirroring = mirroring;
-        Ok(facts)
-    }
-
-    fn fact(
-        &self,
-        window: &mut Window,
-        open: &mut Option<(u32, Arc<dyn crate::filesystem::File>)>,
-        place: &FactAt,
-    ) -> Result<(Vec<u8>, Option<Vec<u8>>), StoreError> {
-        let failed = |error| self.io("cannot read", place.segment, error);
-        let file = match open {
-            Some((number, file)) if *number == place.segment => Arc::clone(file),
-            _ => {
-                window.reset();
-                let file = self.open_segment(place.segment).map_err(failed)?;
-                *open = Some((place.segment, Arc::clone(&file)));
-                file
-            }
-        };
-        let length = file.length().map_err(failed)?;
-        let seed = frame::seed(place.segment);
-        let frame = window.frame(&*file, u64::from(place.offset), length, seed, 64 << 10).map_err(failed)?;
-        let stored = frame.and_then(|frame| crate::encode::decode(frame.head.kind, frame.payload).ok());
-        match stored {
-            Some(Stored::Fact { key, value }) => Ok((key.to_vec(), value.map(<[u8]>::to_vec))),
-            _ => Err(StoreError::Damaged {
-                file: segment::path(&self.folder, place.segment),
-                offset: u64::from(place.offset),
-                what: "a record of the catalogue fails its checksum: restore the file from a backup, or start once \
-                       with on_damage = \"repair\" to go on without it"
-                    .into(),
-            }),
-        }
     }
 
     fn recovered(&self, replayed: Replayed, facts: BTreeMap<Vec<u8>, Vec<u8>>) -> Recovered {

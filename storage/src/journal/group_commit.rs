@@ -133,7 +133,7 @@ impl Writer<'_> {
             _ if chunk.start > 0 => self.shared.open_segment(chunk.segment).map_err(failed)?,
             _ => self.shared.segments.obtain(self.shared, chunk.segment)?,
         };
-        if chunk.start == 0 && chunk.length != self.shared.options.segment_bytes {
+        if chunk.start == 0 && file.length().map_err(failed)? < chunk.length {
             // A record larger than a segment has one of its own.
             self.shared.segments.lengthen(self.shared, chunk.segment, &*file, chunk.length)?;
         }

@@ -179,7 +179,7 @@ impl Shared {
         if let Some(footer) = read_footer(&*file, number, length).map_err(failed)? {
             return Ok(footer);
         }
-        let scan = Scan { file: &*file, number, length, followed: Some(followed) };
+        let scan = Scan { file: &*file, number, length, begins: None, followed: Some(followed) };
         let scanned = scan.run(&mut Window::default()).map_err(failed)?;
         Ok(scanned.builder.footer(scanned.first, scanned.next, scanned.end as u32, scanned.sizes))
     }

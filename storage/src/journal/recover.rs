@@ -38,6 +38,10 @@ struct Candidate {
     length: u64,
     /// What is known of its first record before it is read.
     first: Option<Index>,
+    /// The same, if the header says so.
+    begins: Option<Index>,
+    /// Its header is as it was made.
+    ready: bool,
 }
 
 struct Reader<'o> {
@@ -65,11 +69,10 @@ pub(crate) fn recover(options: &Options, folder: &Path, found: Found) -> Result<
         if is_begun { begun.push(candidate) } else { unused.push(candidate) }
     }
     let mut recovery = reader.load(&begun)?;
-    reader.check_succession(&mut recovery, &unused)?;
+    reader.check_succession(&mut recovery, &unused, found)?;
     let next = recovery.segments.last().map_or(1, |last| last.number + u32::from(last.sealed || recovery.offset > 0));
     for candidate in unused {
-        let fits = candidate.number == next && candidate.length == options.segment_bytes;
-        if fits {
+        if candidate.number == next {
             reader.scrub(&candidate)?;
             recovery.prepared = Some((next, candidate.file));
         } else {
@@ -106,15 +109,19 @@ impl Reader<'_> {
         file.read_at(&mut bytes, 0).map_err(self.failed("cannot read", number))?;
         match Header::decode(&bytes) {
             Some(Header { number: named, length, first: Some(first) }) if named == number => {
-                if actual != length {
+                if actual < length {
                     let what = "the file does not have the length that it was made with: restore it from a backup, \
                                 or start once with on_damage = \"repair\" to skip what is missing";
                     self.tolerate(self.damaged(number, actual, what))?;
+                    file.allocate(length).map_err(self.failed("cannot repair", number))?;
                 }
-                Ok((Candidate { number, file, length, first: Some(first) }, true))
+                Ok((Candidate { number, file, length, first: Some(first), begins: Some(first), ready: true }, true))
             }
             // Made ready, or recycled and not made ready yet: nothing that was synced is in it.
-            Some(_) => Ok((Candidate { number, file, length: actual, first: None }, false)),
+            Some(header) => {
+                let ready = header.number == number && header.length <= actual;
+                Ok((Candidate { number, file, length: actual, first: None, begins: None, ready }, false))
+            }
             None => {
                 let mut search = Search { file: &*file, length: actual, seed: frame::seed(number), least: 0 };
                 self.window.reset();
@@ -123,7 +130,7 @@ impl Reader<'_> {
                 if first.is_some() {
                     tracing::warn!(file = %path.display(), offset = 0, "segment header unreadable, records are read without it");
                 }
-                Ok((Candidate { number, file, length: actual, first }, first.is_some()))
+                Ok((Candidate { number, file, length: actual, first, begins: None, ready: false }, first.is_some()))
             }
         }
     }
@@ -160,7 +167,9 @@ impl Reader<'_> {
             if following.is_some() {
                 tracing::warn!(file = %self.path(number).display(), "segment has no readable index, reading all of it");
             }
-            let scanned = self.scan(candidate, following, recovery.next)?;
+            let last = recovery.segments.last();
+            let before = last.filter(|last| last.number + 1 == number).map(|_| recovery.next);
+            let scanned = self.scan(candidate, following, before)?;
             recovery.next = scanned.next;
             recovery.offset = scanned.end as u32;
             let sealed = scanned.sealed || following.is_some();
@@ -186,19 +195,20 @@ impl Reader<'_> {
         &mut self,
         candidate: &Candidate,
         following: Option<&Candidate>,
-        before: Index,
+        before: Option<Index>,
     ) -> Result<Scanned, StoreError> {
         let number = candidate.number;
         let scan = Scan {
             file: &*candidate.file,
             number,
             length: candidate.length,
+            begins: candidate.begins.or(before),
             followed: following.map(|following| following.first.unwrap_or(Index::MAX)),
         };
         let mut scanned = scan.run(&mut self.window).map_err(self.failed("cannot read", number))?;
         if scanned.next == 0 {
             // Nothing of it was ever on stable storage.
-            scanned.first = candidate.first.unwrap_or(before);
+            scanned.first = scan.begins.or(candidate.first).unwrap_or(1);
             scanned.next = scanned.first;
         }
         for damage in &scanned.damage {
@@ -211,25 +221,18 @@ impl Reader<'_> {
     }
 
     fn damage(&self, candidate: &Candidate, damage: &Damage) -> Result<(), StoreError> {
-        let what = format!(
-            "records {} up to {} cannot be read although they were on stable storage: restore the file from a \
-             backup, or start once with on_damage = \"repair\" to skip them",
-            damage.lost, damage.next
-        );
-        self.tolerate(self.damaged(candidate.number, damage.from, &what))?;
-        // A gap that says what comes next lets later starts read on without asking again.
-        let Some(length) = (damage.until - damage.from).checked_sub(frame::HEADER as u64).filter(|room| *room >= 8)
-        else {
-            return Ok(());
-        };
-        let mut bytes = Vec::new();
-        let head = Head { length: length as usize, index: damage.lost, term: 0, group: 0, kind: Kind::Gap };
-        frame::write(&mut bytes, frame::seed(candidate.number), &head, |out| {
-            out.extend_from_slice(&damage.next.to_le_bytes());
-            out.resize(out.len() + length as usize - 8, 0);
-        });
-        let written = candidate.file.write_at(&bytes, damage.from).and_then(|()| candidate.file.sync());
-        written.map_err(self.failed("cannot repair", candidate.number))
+        let file = self.path(candidate.number);
+        if damage.lost == damage.next && damage.lost != 0 {
+            tracing::warn!(file = %file.display(), offset = damage.from, "a mark of the journal is damaged, no record is");
+        } else {
+            let what = format!(
+                "records {} up to {} cannot be read although they were on stable storage: restore the file from a \
+                 backup, or start once with on_damage = \"repair\" to skip them",
+                damage.lost, damage.next
+            );
+            self.tolerate(self.damaged(candidate.number, damage.from, &what))?;
+        }
+        write_gap(&*candidate.file, candidate.number, damage).map_err(self.failed("cannot repair", candidate.number))
     }
 
     /// Drops what a last, unsynced round left behind, so that none of it can come back later.
@@ -273,7 +276,7 @@ impl Reader<'_> {
     }
 
     /// Segments must follow one another without a hole, from the first that was not discarded on.
-    fn check_succession(&self, recovery: &mut Recovery, unused: &[Candidate]) -> Result<(), StoreError> {
+    fn check_succession(&self, recovery: &mut Recovery, unused: &[Candidate], found: Found) -> Result<(), StoreError> {
         let discarded = recovery.segments.iter().map(|loaded| loaded.footer.discarded).max().unwrap_or(0);
         while let Some(loaded) = recovery.segments.first().filter(|loaded| loaded.number < discarded) {
             self.remove(&self.path(loaded.number))?;
@@ -288,14 +291,44 @@ impl Reader<'_> {
             }
             expected = loaded.number + 1;
         }
-        if let Some(last) = recovery.segments.last().filter(|last| last.sealed) {
-            // The next segment is made before one is sealed.
-            if !unused.iter().any(|candidate| candidate.number == last.number + 1) {
-                self.tolerate(self.damaged(last.number + 1, 0, what))?;
+        // A segment is sealed only when the next one is ready, and a new journal begins with one that is.
+        let next = match recovery.segments.last() {
+            Some(last) if last.sealed => last.number + 1,
+            Some(_) => return Ok(()),
+            None if found == Found::Known => 1,
+            None => return Ok(()),
+        };
+        match unused.iter().find(|candidate| candidate.number == next) {
+            None => self.tolerate(self.damaged(next, 0, what))?,
+            Some(candidate) if !candidate.ready => {
+                let what = "the file is not as it was made: restore it from a backup, or start once with on_damage = \
+                            \"repair\" to go on without what may have been in it";
+                self.tolerate(self.damaged(next, 0, what))?;
             }
+            Some(_) => {}
         }
         Ok(())
     }
+}
+
+/// Fills the place of damaged records with a gap that says what comes next, so that later starts read on without
+/// asking again.
+pub(crate) fn write_gap(file: &dyn File, number: u32, damage: &Damage) -> io::Result<()> {
+    let Some(room) = (damage.until - damage.from).checked_sub(frame::HEADER as u64) else { return Ok(()) };
+    let Ok(length) = usize::try_from(room) else { return Ok(()) };
+    // Only the mark of a round is so short that a gap does not fit in its place.
+    let (kind, index) = if length < 8 { (Kind::Round, damage.next) } else { (Kind::Gap, damage.lost) };
+    let length = if length < 8 { 0 } else { length };
+    let mut bytes = Vec::new();
+    let head = Head { length, index, term: 0, group: 0, kind };
+    frame::write(&mut bytes, frame::seed(number), &head, |out| {
+        if length > 0 {
+            out.extend_from_slice(&damage.next.to_le_bytes());
+            out.resize(out.len() + length - 8, 0);
+        }
+    });
+    file.write_at(&bytes, damage.from)?;
+    file.sync()
 }
 
 /// The index at the end of a segment, when it is sound.

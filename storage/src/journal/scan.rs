@@ -56,6 +56,8 @@ pub(crate) struct Scan<'f> {
     pub(crate) file: &'f dyn File,
     pub(crate) number: u32,
     pub(crate) length: u64,
+    /// Index of its first record, if that is known.
+    pub(crate) begins: Option<Index>,
     /// Index of the first record in the next segment that was written to. That one is written only when this one
     /// is on stable storage.
     pub(crate) followed: Option<Index>,
@@ -66,7 +68,8 @@ impl Scan<'_> {
     pub(crate) fn run(&self, window: &mut Window) -> io::Result<Scanned> {
         let seed = frame::seed(self.number);
         let mut found = Scanned { end: segment::HEADER as u64, ..Scanned::default() };
-        let mut expected: Option<Index> = None;
+        let mut expected = self.begins;
+        found.first = self.begins.unwrap_or_default();
         window.reset();
         loop {
             let frame = window.frame(self.file, found.end, self.length, seed, AHEAD)?;
@@ -75,9 +78,10 @@ impl Scan<'_> {
             let noted = fitting.map(|frame| note(&mut found, self.number, &frame));
             match noted {
                 Some(Some(next)) => {
-                    if expected.is_none() {
+                    expected.get_or_insert_with(|| {
                         found.first = next.0;
-                    }
+                        next.0
+                    });
                     expected = Some(next.1);
                     found.next = next.1;
                     if found.sealed {
