@@ -25,7 +25,7 @@ use crate::time::now_ms;
 
 /// Bytes read at once. One buffer serves all connections of a thread: what a read leaves unused is kept by its
 /// connection.
-const READ: usize = 256 * 1024;
+const READ: usize = 128 * 1024;
 /// Time that a client gets for its goodbye after ours.
 const GOODBYE: Duration = Duration::from_secs(3);
 /// Time that a closing connection gets to take what is still in the outbox.
@@ -89,6 +89,8 @@ pub struct Task<E> {
     /// Input that the engine has not used yet.
     rest: Vec<u8>,
     paused: Paused,
+    /// The last read filled much of the buffer: there is probably more.
+    read_much: bool,
     /// The outbox holds more than the socket takes.
     blocked: bool,
     /// The client has said all it will say.
@@ -126,6 +128,7 @@ impl<E: Engine> Task<E> {
             around,
             rest: Vec::new(),
             paused: Paused::No,
+            read_much: false,
             blocked: false,
             ended: false,
             tick_at: Instant::now() + Duration::from_secs(1),
@@ -172,6 +175,11 @@ impl<E: Engine> Task<E> {
                 Next::Go | Next::Login(_) => {}
                 Next::Close(after) => return after,
             }
+            if std::mem::take(&mut self.read_much) {
+                // Whoever sends without a pause takes turns with the others, or consumers would get a window's
+                // worth while a publisher gets all that the kernel holds.
+                tokio::task::yield_now().await;
+            }
         }
     }
 
@@ -202,6 +210,7 @@ impl<E: Engine> Task<E> {
                 Poll::Ready(Ok(())) => {}
             }
             let read = free.filled().len();
+            self.read_much = read >= READ / 2;
             if read == 0 {
                 return Poll::Ready(self.hung_up());
             }

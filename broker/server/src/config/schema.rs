@@ -331,11 +331,11 @@ impl Default for Limits {
             queues: 500_000,
             exchanges: 100_000,
             bindings: 2_000_000,
-            outbox_high: ByteSize(256 << 10),
-            outbox_low: ByteSize(64 << 10),
+            outbox_high: ByteSize(1 << 20),
+            outbox_low: ByteSize(256 << 10),
             memory: Memory::Share(0.4),
             message_memory: Memory::Share(0.2),
-            queue_memory: ByteSize(16 << 20),
+            queue_memory: ByteSize(1 << 20),
             disk_free: ByteSize(256 << 20),
         }
     }

@@ -1,0 +1,19 @@
+//! The rules of messaging, proved below any socket: commands in, deliveries and records out.
+#![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
+
+mod bounds;
+mod client;
+mod credit_model;
+mod deadlines;
+mod delivering;
+mod dying;
+mod kit;
+mod ledger;
+mod lifecycle;
+mod outbox;
+mod paging;
+mod queue_model;
+mod ready_model;
+mod restart;
+mod routing;
+mod topic_model;
