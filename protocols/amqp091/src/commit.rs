@@ -58,7 +58,7 @@ impl Connection {
                 Some(index) => session.confirms.wait(number, index),
                 // Earlier ones wait for the journal: this one joins them rather than overtaking.
                 None if !session.confirms.is_empty() => session.confirms.wait(number, 0),
-                None => encode::ack(&mut out.bytes, channel.number, number, true),
+                None => session.confirms.confirm(number, channel.number, out),
             }
         }
         drop(inner);

@@ -129,6 +129,8 @@ impl Tags {
 #[derive(Default)]
 pub(crate) struct Confirms {
     waiting: VecDeque<(u64, Index)>,
+    /// The number up to which the client has its answer.
+    answered: u64,
 }
 
 impl Confirms {
@@ -143,6 +145,13 @@ impl Confirms {
     /// Nothing waits.
     pub(crate) fn is_empty(&self) -> bool {
         self.waiting.is_empty()
+    }
+
+    /// Writes the confirm for everything up to `number`.
+    pub(crate) fn confirm(&mut self, number: u64, channel: u16, out: &mut Chunk) {
+        let multiple = number > self.answered + 1;
+        self.answered = number;
+        encode::ack(&mut out.bytes, channel, number, multiple);
     }
 
     fn due(&mut self, durable: Index) -> Option<u64> {
@@ -296,7 +305,7 @@ impl Sessions for Deliveries {
     fn durable(&mut self, durable: Index, out: &mut Chunk) {
         for (_, session) in &mut self.sessions {
             if let Some(number) = session.confirms.due(durable) {
-                encode::ack(&mut out.bytes, session.channel, number, true);
+                session.confirms.confirm(number, session.channel, out);
             }
         }
     }

@@ -369,7 +369,8 @@ impl Connection {
         self.commit();
         tracing::warn!(error = %failure.text, "connection closed");
         self.release();
-        let (class, method) = ids;
+        // RabbitMQ blames no method for what it calls an internal error.
+        let (class, method) = if failure.code == 541 { (0, 0) } else { ids };
         let close =
             ServerMethod::ConnectionClose { reply_code: failure.code, reply_text: &failure.text, class, method };
         self.say(0, close);

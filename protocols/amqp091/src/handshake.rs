@@ -205,7 +205,7 @@ impl Connection {
         self.access = Some(access);
         self.phase = Phase::Running;
         self.say(0, ServerMethod::ConnectionOpenOk);
-        tracing::info!(user, vhost = name, "client connected");
+        tracing::debug!(user, vhost = name, "client connected");
         None
     }
 }

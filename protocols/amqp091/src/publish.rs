@@ -166,7 +166,8 @@ impl Connection {
         match next(frame.size) {
             Some(Ok(None)) => true,
             Some(Ok(Some(header))) if header.kind == FrameKind::Header && header.channel == frame.channel => {
-                let size = frame::content_header(header.payload).map_or(0, |content| content.body_size);
+                let content = frame::content_header(header.payload).filter(|content| content.class == 60);
+                let size = content.map_or(0, |content| content.body_size);
                 let fits = size > 0 && size <= (self.frame_max - frame::OVERHEAD) as u64;
                 fits && matches!(next(frame.size + header.size), Some(Ok(None)))
             }
