@@ -39,6 +39,8 @@ use crate::options::Options;
 
 pub use range::RecordAt;
 
+/// Name of the cleaning thread.
+const CLEANER: &str = "journal-clean";
 /// Freed positions handled under one hold of the lock, so that a purge of a million never blocks publishers.
 const FREED_AT_ONCE: usize = 1024;
 
@@ -142,25 +144,19 @@ impl Store {
     }
 
     fn stop(&self, clean: bool) -> Result<(), StoreError> {
-        let threads = std::mem::take(&mut *self.threads.lock());
+        let mut threads = std::mem::take(&mut *self.threads.lock());
         if threads.is_empty() {
             return Ok(());
         }
+        // The cleaner first: it appends, and waits for what it appended.
         self.shared.cleaner.close();
-        let marked = if clean { self.shared.mark_closed() } else { Ok(()) };
-        {
-            let mut state = self.shared.state.lock();
-            state.closing = true;
-            state.sleep = Sleep::Awake;
-            self.shared.work.notify_all();
+        if let Some(at) = threads.iter().position(|thread| thread.thread().name() == Some(CLEANER)) {
+            join(threads.swap_remove(at));
         }
+        let marked = self.shared.end(clean);
         self.shared.segments.close();
         self.shared.checkpoint.close();
-        for thread in threads {
-            if thread.join().is_err() {
-                tracing::error!("a thread of the journal panicked");
-            }
-        }
+        threads.into_iter().for_each(join);
         let reason = self.shared.state.lock().failed.clone();
         self.shared.fail_quietly("the store is closed");
         self.lock.lock().take();
@@ -173,6 +169,13 @@ impl Store {
     /// Bytes of live data, approximately: what the disk space is compared with.
     pub fn live_bytes(&self) -> u64 {
         self.shared.live_bytes()
+    }
+}
+
+/// Waits for a thread's end. An owner may let go of the store last, on a thread of ours: that one ends by itself.
+fn join(thread: JoinHandle<()>) {
+    if thread.thread().id() != std::thread::current().id() && thread.join().is_err() {
+        tracing::error!("a thread of the journal panicked");
     }
 }
 
@@ -199,7 +202,7 @@ fn spawn(shared: &Arc<Shared>) -> Result<Vec<JoinHandle<()>>, StoreError> {
     Ok(vec![
         start("journal", group_commit::run)?,
         start("journal-prepare", prepare::run)?,
-        start("journal-clean", clean::run)?,
+        start(CLEANER, clean::run)?,
         start("checkpoint", crate::checkpoint::run)?,
     ])
 }
@@ -207,6 +210,11 @@ fn spawn(shared: &Arc<Shared>) -> Result<Vec<JoinHandle<()>>, StoreError> {
 impl Shared {
     pub(crate) fn io(&self, what: &'static str, segment: u32, error: io::Error) -> StoreError {
         io_error(what, &segment::path(&self.folder, segment), error)
+    }
+
+    /// Segments before this one are on stable storage whole.
+    fn written_segment(&self) -> u32 {
+        (self.written.load(Ordering::Acquire) >> 32) as u32
     }
 
     /// Hands on the file found ready, or makes the very first one.
@@ -243,9 +251,14 @@ impl Shared {
         Recovered { facts: facts.into_iter().collect(), queues, clean: replayed.clean }
     }
 
-    fn mark_closed(&self) -> Result<(), StoreError> {
-        self.state.lock().append_mark(Mark::Closed)?;
-        self.sync_all()
+    /// Takes nothing more, and has the journal's thread write out what there is and end.
+    fn end(&self, clean: bool) -> Result<(), StoreError> {
+        let mut state = self.state.lock();
+        let marked = if clean { state.append_mark(Mark::Closed) } else { Ok(()) };
+        state.closing = true;
+        drop(state);
+        self.work.notify_all();
+        marked.and_then(|()| self.sync_all())
     }
 
     /// Waits until everything appended so far is on stable storage.
@@ -278,6 +291,7 @@ impl Shared {
         let mut state = self.state.lock();
         state.failed.get_or_insert_with(|| reason.into());
         let waiters = std::mem::take(&mut state.waiters);
+        self.synced.notify_all();
         drop(state);
         for (_, waiter) in waiters {
             waiter.failed();

@@ -291,6 +291,9 @@ impl State {
         if let Some(reason) = &self.failed {
             return Err(StoreError::Failed(Arc::clone(reason)));
         }
+        if self.closing {
+            return Err(StoreError::Failed("the store is closed".into()));
+        }
         let limit = if need == Need::Ordinary { self.limits.unsynced } else { 2 * self.limits.unsynced };
         let over = self.unsynced > 0 && self.unsynced.saturating_add(size) > limit;
         if over || (need == Need::Ordinary && self.room.low) {

@@ -142,11 +142,13 @@ impl Work<'_> {
     fn worth_cleaning(&self) -> Option<Segment> {
         let shared = self.shared;
         let idle = shared.segments.idle_bytes(shared.options.segment_bytes);
+        let written = shared.written_segment();
         let state = shared.state.lock();
         let live = state.table.live_bytes() + state.facts.bytes;
         let slack = u64::from(shared.options.slack_segments) * shared.options.segment_bytes;
         let disk = state.table.disk_bytes + idle;
-        let oldest = state.table.oldest().filter(|_| state.table.len() > 2)?;
+        // What is still in memory cannot be read from its file.
+        let oldest = state.table.oldest().filter(|oldest| oldest.number < written)?;
         (disk > live + live / 2 + slack).then(|| oldest.clone())
     }
 
@@ -314,7 +316,7 @@ impl Shared {
     /// Discards segments from the oldest on as long as `dead` says so, never one that is not on stable storage whole.
     pub(crate) fn discard_while(&self, dead: &dyn Fn(&Segment) -> bool) -> Result<(), StoreError> {
         let _discarding = self.cleaner.discarding.lock();
-        let synced = (self.written.load(std::sync::atomic::Ordering::Acquire) >> 32) as u32;
+        let synced = self.written_segment();
         let before = {
             let state = self.state.lock();
             let most = state.table.len().saturating_sub(1);

@@ -181,6 +181,11 @@ impl Shared {
         }
         let scan = Scan { file: &*file, number, length, begins: None, followed: Some(followed) };
         let scanned = scan.run(&mut Window::default()).map_err(failed)?;
+        if let Some(damage) = scanned.damage.iter().find(|damage| damage.lost != damage.next) {
+            let what = "records cannot be read although they were on stable storage: restore the file from a backup";
+            let (file, offset) = (segment::path(&self.folder, number), damage.from);
+            return Err(StoreError::Damaged { file, offset, what: what.into() });
+        }
         Ok(scanned.builder.footer(scanned.first, scanned.next, scanned.end as u32, scanned.sizes))
     }
 }
