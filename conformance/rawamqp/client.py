@@ -43,6 +43,13 @@ class Connection:
         """Closes the socket without a goodbye."""
         self.socket.close()
 
+    def finish(self):
+        """Says that nothing more will be sent; the broker may have hung up already."""
+        try:
+            self.socket.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass
+
     def send(self, *pieces):
         """Writes the given bytes at once. A peer that already hung up shows when reading."""
         try:
