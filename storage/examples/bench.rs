@@ -1,5 +1,5 @@
 //! Prints what the store costs on this machine: appends, group commit, confirm latency, reopening and draining.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;

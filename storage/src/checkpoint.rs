@@ -33,6 +33,9 @@ const BUCKET_KEY: &[u8] = b"bucket/";
 /// Facts with the index that they stand for.
 pub(crate) type Known = (Index, BTreeMap<Vec<u8>, Vec<u8>>);
 
+/// The database and what was in it, if it was there before.
+type Read = Result<(sled::Db, Option<Known>), String>;
+
 /// The open checkpoint, or the lack of one.
 #[derive(Default)]
 pub(crate) struct Checkpoint {
@@ -50,7 +53,7 @@ struct Orders {
 /// A checkpoint that is being read on a thread of its own.
 pub(crate) struct Opening {
     folder: PathBuf,
-    reading: Option<JoinHandle<Result<(sled::Db, Option<Known>), String>>>,
+    reading: Option<JoinHandle<Read>>,
 }
 
 impl Checkpoint {

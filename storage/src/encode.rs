@@ -329,3 +329,88 @@ fn decode_enqueued(payload: &[u8]) -> Result<Enqueued<'_>, Malformed> {
     let number = |at| u64_at(fixed, at).unwrap_or_default();
     Ok(Enqueued { queue: QueueId(number(0)), seq: number(8), expires_at: number(16), facts, block })
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn facts(priority: u8, persistent: bool, ttl: Option<u64>) -> Facts {
+        let nothing = Span::default();
+        Facts {
+            exchange: nothing,
+            routing_key: nothing,
+            properties: nothing,
+            body: nothing,
+            origin: Origin::Amqp091,
+            priority,
+            persistent,
+            ttl,
+        }
+    }
+
+    fn written(record: &Record<'_>) -> Vec<u8> {
+        let mut out = Vec::new();
+        write_payload(record, &mut out);
+        assert_eq!(out.len(), payload_len(record));
+        out
+    }
+
+    fn bytes() -> impl Strategy<Value = Vec<u8>> {
+        proptest::collection::vec(any::<u8>(), 0..300)
+    }
+
+    proptest! {
+        #[test]
+        fn a_message_comes_back(
+            (exchange, key, properties, body) in (bytes(), bytes(), bytes(), bytes()),
+            (queue, seq, expires_at) in any::<(u64, u64, u64)>(),
+            (priority, persistent, ttl) in any::<(u8, bool, Option<u64>)>(),
+        ) {
+            let message = Message::assemble(facts(priority, persistent, ttl), &exchange, &key, &properties, &body);
+            let content = Content::Inline(&message);
+            let record = Record::Enqueued { queue: QueueId(queue), seq, expires_at, content };
+            let payload = written(&record);
+            let Ok(Stored::Enqueued(stored)) = decode(kind(&record), &payload) else { panic!("no message") };
+            prop_assert_eq!((stored.queue.0, stored.seq, stored.expires_at), (queue, seq, expires_at));
+            let copy = stored.message();
+            prop_assert_eq!(copy.exchange(), exchange);
+            prop_assert_eq!(copy.routing_key(), key);
+            prop_assert_eq!(copy.properties(), properties);
+            prop_assert_eq!(copy.body(), body);
+            let found = copy.facts();
+            prop_assert_eq!((found.priority, found.persistent, found.ttl), (priority, persistent, ttl));
+        }
+
+        #[test]
+        fn ranges_and_facts_come_back(
+            queue in any::<u64>(),
+            pairs in proptest::collection::vec(any::<(u64, u64)>(), 0..20),
+            (key, value) in (bytes(), proptest::option::of(bytes())),
+        ) {
+            let ranges: Vec<_> = pairs.iter().map(|(first, count)| SeqRange { first: *first, count: *count }).collect();
+            let record = Record::Settled { queue: QueueId(queue), ranges: &ranges, freed: &[] };
+            let payload = written(&record);
+            let Ok(Stored::Settled { queue: found, ranges: back }) = decode(kind(&record), &payload) else { panic!() };
+            prop_assert_eq!(found.0, queue);
+            prop_assert_eq!(back.collect::<Vec<_>>(), ranges);
+            let record = Record::Fact { key: &key, value: value.as_deref() };
+            let payload = written(&record);
+            let Ok(Stored::Fact { key: k, value: v }) = decode(kind(&record), &payload) else { panic!() };
+            prop_assert_eq!((k, v), (&key[..], value.as_deref()));
+        }
+
+        #[test]
+        fn any_bytes_are_safe_to_decode(number in any::<u8>(), payload in bytes()) {
+            let Some(kind) = Kind::from_number(number % 24) else { return Ok(()) };
+            match decode(kind, &payload) {
+                Ok(Stored::Enqueued(stored)) => prop_assert!(stored.message().body().len() <= payload.len()),
+                Ok(Stored::Settled { ranges, .. } | Stored::Redelivered { ranges, .. }) => {
+                    prop_assert!(ranges.count() <= payload.len() / 16);
+                }
+                Ok(_) | Err(Malformed(_)) => {}
+            }
+        }
+    }
+}

@@ -218,3 +218,37 @@ fn garbage_never_panics() {
         repaired(&files);
     }
 }
+
+#[test]
+fn any_bytes_are_safe_to_open_as_a_segment() {
+    use rand::{Rng, SeedableRng};
+    let (files, _) = journal();
+    let first = segments_of(&files).remove(0);
+    for seed in 0..300 {
+        let mut random = rand::rngs::StdRng::seed_from_u64(seed);
+        let files = copy(&files);
+        for path in segments_of(&files).iter().skip(1) {
+            portolan_storage::FileSystem::remove(&files, path).unwrap();
+        }
+        files
+            .edit(&first, |bytes| {
+                // Sound frames in the wrong places, cut and repeated, with some noise between them.
+                for _ in 0..random.random_range(1..6) {
+                    let from = random.random_range(0..bytes.len() - 8) / 8 * 8;
+                    let length = random.random_range(0..bytes.len() - from);
+                    let to = random.random_range(64..bytes.len() - length.min(bytes.len() - 65)) / 8 * 8;
+                    let length = length.min(bytes.len() - to);
+                    bytes.copy_within(from..from + length, to);
+                }
+                for _ in 0..random.random_range(0..30) {
+                    let at = random.random_range(64..bytes.len());
+                    bytes[at] = random.random();
+                }
+            })
+            .unwrap();
+        if let Err(error) = Store::open(&small(Arc::new(copy(&files)))) {
+            assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
+        }
+        repaired(&files);
+    }
+}

@@ -410,3 +410,107 @@ pub(crate) fn parse_trailer(bytes: &[u8], seed: u32) -> Option<(u64, usize)> {
 pub(crate) fn position(segment: u32, entry: &EnqueuedEntry) -> Option<Position> {
     Position::new(segment, entry.offset | u32::from(entry.class.number()))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SEGMENT: u32 = 40;
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Enqueued { queue: u64, seq: u64, class: u8, expires_at: u64, back: Option<u32> },
+        Settled(u64, Vec<(u64, u64)>),
+        Dropped(u64),
+        Fact,
+        Discarded(u32),
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let near = || prop_oneof![0..20u64, any::<u64>()];
+        let enqueued = (near(), near(), 0..8u8, near(), proptest::option::of(0..SEGMENT));
+        let step = prop_oneof![
+            enqueued.prop_map(|(queue, seq, class, expires_at, back)| Step::Enqueued {
+                queue,
+                seq,
+                class,
+                expires_at,
+                back
+            }),
+            (near(), proptest::collection::vec((near(), near()), 0..5))
+                .prop_map(|(queue, ranges)| Step::Settled(queue, ranges)),
+            near().prop_map(Step::Dropped),
+            Just(Step::Fact),
+            any::<u32>().prop_map(Step::Discarded),
+        ];
+        proptest::collection::vec(step, 0..50)
+    }
+
+    proptest! {
+        #[test]
+        fn an_index_tells_what_was_put_in(steps in steps()) {
+            let mut builder = Builder::default();
+            let mut told = Vec::new();
+            for (number, step) in steps.iter().enumerate() {
+                let offset = 64 + number as u32 * 128;
+                let before = builder.bytes().len();
+                let mut ranges = 0;
+                match step {
+                    Step::Enqueued { queue, seq, class, expires_at, back } => {
+                        let entry = EnqueuedEntry {
+                            offset,
+                            class: Class::from_number(*class),
+                            queue: QueueId(*queue),
+                            seq: *seq,
+                            expires_at: *expires_at,
+                            content: back.filter(|back| *back > 0).map(|back| SEGMENT - back),
+                            referred: back.is_some(),
+                        };
+                        builder.enqueued(&entry, SEGMENT);
+                        told.push(format!("{:?}", Entry::Enqueued(entry)));
+                    }
+                    Step::Settled(queue, pairs) => {
+                        let all: Vec<_> = pairs.iter().map(|(first, count)| SeqRange { first: *first, count: *count }).collect();
+                        ranges = all.len();
+                        builder.settled(QueueId(*queue), all.iter().copied());
+                        told.push(format!("{:?}", Entry::Settled { queue: QueueId(*queue), ranges: &all }));
+                    }
+                    Step::Dropped(queue) => {
+                        builder.dropped(QueueId(*queue));
+                        told.push(format!("{:?}", Entry::Dropped { queue: QueueId(*queue) }));
+                    }
+                    Step::Fact => {
+                        builder.fact(offset);
+                        told.push(format!("{:?}", Entry::Fact { offset }));
+                    }
+                    Step::Discarded(before) => {
+                        builder.mark(Mark::Discarded(*before));
+                        told.push(format!("{:?}", Entry::Mark(Mark::Discarded(*before))));
+                    }
+                }
+                prop_assert!(builder.bytes().len() - before <= Builder::bound(ranges));
+            }
+            let mut heard = Vec::new();
+            let footer = builder.footer(1, 9, 4096, Sizes::default());
+            let end = visit(&footer.entries, SEGMENT, 1, &mut |_, entry| heard.push(format!("{entry:?}")));
+            prop_assert!(end.is_some());
+            prop_assert_eq!(heard, told);
+            let frame = footer.frame(7);
+            let back = frame::parse(&frame, 7).and_then(|frame| Footer::parse(frame.payload));
+            prop_assert_eq!(back.map(|back| back.entries), Some(footer.entries.clone()));
+            prop_assert_eq!(parse_trailer(&footer.trailer(7), 7), Some((4096, frame.len())));
+            prop_assert_eq!(parse_trailer(&footer.trailer(7), 8), None);
+        }
+
+        #[test]
+        fn any_bytes_are_safe_to_visit(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let mut entries = 0;
+            visit(&bytes, SEGMENT, 1, &mut |_, _| entries += 1);
+            prop_assert!(entries <= bytes.len());
+            Footer::parse(&bytes);
+            parse_trailer(&bytes, 1);
+        }
+    }
+}

@@ -91,3 +91,46 @@ pub fn parse(bytes: &[u8], seed: u32) -> Option<Frame<'_>> {
     }
     Some(Frame { head, payload: bytes.get(HEADER..HEADER + head.length)? })
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn framed(payload: &[u8], index: u64, segment: u32) -> Vec<u8> {
+        let head = Head { length: payload.len(), index, term: 5, group: 6, kind: Kind::Fact };
+        let mut out = Vec::new();
+        write(&mut out, seed(segment), &head, |out| out.extend_from_slice(payload));
+        out
+    }
+
+    proptest! {
+        #[test]
+        fn a_frame_comes_back_from_its_own_segment_only(
+            payload in proptest::collection::vec(any::<u8>(), 0..200),
+            index in any::<u64>(),
+            segment in 1..u32::MAX,
+        ) {
+            let bytes = framed(&payload, index, segment);
+            prop_assert_eq!(bytes.len(), size(payload.len()));
+            let Some(frame) = parse(&bytes, seed(segment)) else { panic!("no frame") };
+            prop_assert_eq!(frame.payload, payload);
+            prop_assert_eq!((frame.head.index, frame.head.term, frame.head.group), (index, 5, 6));
+            prop_assert!(parse(&bytes, seed(segment - 1)).is_none());
+        }
+
+        #[test]
+        fn a_changed_bit_is_noticed(payload in proptest::collection::vec(any::<u8>(), 0..100), bit in any::<usize>()) {
+            let mut bytes = framed(&payload, 9, 1);
+            let bit = bit % ((HEADER + payload.len()) * 8);
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            prop_assert!(parse(&bytes, seed(1)).is_none());
+        }
+
+        #[test]
+        fn any_bytes_are_safe_to_parse(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            prop_assert!(parse(&bytes, seed(1)).is_none());
+        }
+    }
+}

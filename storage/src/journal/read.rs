@@ -83,10 +83,10 @@ impl Shared {
     fn find(&self, view: &mut View, position: Position, rest: &[Position]) -> Result<Found, StoreError> {
         let seed = frame::seed(position.segment());
         // What has been written is read without the journal's lock.
-        if position.number() >= self.written.load(Ordering::Acquire) {
-            if let Some(found) = self.find_unsynced(position, seed) {
-                return found;
-            }
+        if position.number() >= self.written.load(Ordering::Acquire)
+            && let Some(found) = self.find_unsynced(position, seed)
+        {
+            return found;
         }
         let offset = u64::from(offset_of(position));
         let file = view.open(self, position)?;
