@@ -107,7 +107,12 @@ impl Store {
         let recovered = shared.recovered(replayed, facts);
         let threads = Mutex::new(spawn(&shared)?);
         let store = Arc::new(Self { shared, threads, lock: Mutex::new(Some(lock)) });
-        store.shared.state.lock().append_mark(Mark::Opened)?;
+        // On a full disk it may find no room; a crash then looks like the clean stop before it, and messages that
+        // were delivered since lack their mark.
+        match store.shared.state.lock().append_mark(Mark::Opened) {
+            Ok(()) | Err(StoreError::Full) => {}
+            Err(error) => return Err(error),
+        }
         store.shared.sync_all()?;
         Ok((store, recovered))
     }

@@ -145,3 +145,26 @@ fn a_disk_below_its_floor_refuses_messages_until_there_is_room() {
     enqueue(&*store, 1, 0, b"x").unwrap();
     assert!(sync(&*store));
 }
+
+#[test]
+fn settlements_that_fill_the_reserve_still_free_space() {
+    let files = FaultyFs::new();
+    files.limit(Some(6 << 15));
+    let options = small(Arc::new(files.clone()));
+    let (store, _) = open(&options);
+    let mut places = Vec::new();
+    while let Ok(appended) = enqueue(&*store, 1, places.len() as u64, &body(1, places.len() as u64, 500)) {
+        places.push(appended.position);
+        assert!(sync(&*store));
+    }
+    // Facts take the rest of the segment, as far as anything may.
+    until("no room for facts", || matches!(fact(&*store, "key", Some(&"v".repeat(100))), Err(StoreError::Full)));
+    drop(store);
+    let (store, _) = open(&options);
+    for (seq, place) in places.iter().enumerate() {
+        let _ = settle(&*store, 1, &[seq as u64], &[*place]);
+    }
+    // Facts hold their segments until the owner states them anew; here there are none before the last segment.
+    until("messages are accepted again", || enqueue(&*store, 2, 0, b"x").is_ok());
+    assert!(sync(&*store));
+}

@@ -126,6 +126,9 @@ impl FactSizes {
     }
 }
 
+/// Kept free for the marks without which no space can become free.
+const VITAL: u64 = 1024;
+
 /// How welcome a record is when space is scarce.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Need {
@@ -133,6 +136,8 @@ enum Need {
     Ordinary,
     /// Frees space, or is small and rare, or comes from the cleaner.
     Pressing,
+    /// Without it no space can become free.
+    Vital,
 }
 
 impl State {
@@ -224,7 +229,8 @@ impl State {
             Mark::Closed => (Kind::Closed, 0),
         };
         let size = frame::size(8);
-        self.make_room(size, Builder::bound(0), Need::Pressing)?;
+        let vital = matches!(mark, Mark::Discarded(_) | Mark::Truncated(_));
+        self.make_room(size, Builder::bound(0), if vital { Need::Vital } else { Need::Pressing })?;
         let head = Head { length: 8, index: self.next, term: 0, group: 0, kind };
         frame::write(&mut self.chunk.bytes, self.seed, &head, |out| out.extend_from_slice(&number.to_le_bytes()));
         self.builder.mark(mark);
@@ -303,10 +309,12 @@ impl State {
         let tail = footer::frame_size(self.builder.bytes().len() + entry) + TRAILER;
         let end = u64::from(self.offset) + (lead + size + tail) as u64;
         let length = self.table.active().map_or(0, |segment| segment.length);
-        let keep = if need == Need::Ordinary && !self.room.reserved && !self.may_take(self.limits.segment) {
-            self.limits.reserve
-        } else {
-            0
+        let assured = self.room.reserved || self.may_take(self.limits.segment);
+        let keep = match need {
+            _ if assured => 0,
+            Need::Ordinary => self.limits.reserve,
+            Need::Pressing => VITAL,
+            Need::Vital => 0,
         };
         if end + keep > length {
             let alone = segment::HEADER + frame::size(0) + size + footer::frame_size(entry) + TRAILER;

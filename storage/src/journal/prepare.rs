@@ -62,7 +62,7 @@ impl Segments {
     /// Makes the first segment of a new journal.
     pub(crate) fn make_first(&self, shared: &Shared) -> Result<(), StoreError> {
         let file = make(shared, 1, None).map_err(|error| shared.io("cannot make", 1, error))?;
-        write_zeros(shared, 1, &*file);
+        write_zeros(shared, 1, &*file, false);
         self.found(1, file);
         Ok(())
     }
@@ -216,7 +216,7 @@ pub(crate) fn run(shared: &Shared) {
         let next = match made {
             Ok(file) => {
                 if spare.is_none() {
-                    write_zeros(shared, number, &*file);
+                    write_zeros(shared, number, &*file, true);
                 }
                 Next::Ready { number, file }
             }
@@ -236,9 +236,9 @@ pub(crate) fn run(shared: &Shared) {
     }
 }
 
-/// Writes a new file full of zeros, so that a sync of records later changes nothing but their bytes. Only speed
+/// Writes a new file full of zeros, `gently` while others sync, so that a sync of records later changes nothing but their bytes. Only speed
 /// depends on it: it stops when somebody waits for the file, and when it fails.
-fn write_zeros(shared: &Shared, number: u32, file: &dyn File) {
+fn write_zeros(shared: &Shared, number: u32, file: &dyn File, gently: bool) {
     let length = shared.options.segment_bytes;
     let zeros = vec![0; PIECE.min(length as usize)];
     let mut offset = segment::HEADER as u64;
@@ -249,7 +249,9 @@ fn write_zeros(shared: &Shared, number: u32, file: &dyn File) {
         }
         drop(slot);
         let piece = zeros.len().min((length - offset) as usize);
-        if let Err(error) = file.write_at(&zeros[..piece], offset).and_then(|()| file.sync()) {
+        let last = offset + piece as u64 >= length;
+        let written = file.write_at(&zeros[..piece], offset);
+        if let Err(error) = written.and_then(|()| if gently || last { file.sync() } else { Ok(()) }) {
             tracing::warn!(%error, number, "cannot fill the next segment with zeros");
             return;
         }
