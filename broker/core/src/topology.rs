@@ -268,10 +268,18 @@ impl Broker {
     }
 
     /// Ends what a connection had to itself.
-    pub fn end_connection(&self, vhost: &Vhost, exclusive: &[Arc<str>], now: u64, effects: &mut Effects) {
+    pub fn end_connection(
+        &self,
+        vhost: &Vhost,
+        connection: ConnectionId,
+        exclusive: &[Arc<str>],
+        now: u64,
+        effects: &mut Effects,
+    ) {
         for name in exclusive {
             let queue = vhost.snapshot().queues.get(name).cloned();
-            if let Some(queue) = queue.filter(|queue| queue.owner.is_some()) {
+            // One that went by itself may have left its name to another connection's queue.
+            if let Some(queue) = queue.filter(|queue| queue.owner == Some(connection)) {
                 self.remove_queue(vhost, &queue, now, effects);
             }
         }

@@ -400,7 +400,7 @@ impl Connection {
         }
         if let Some(vhost) = self.vhost.clone() {
             let exclusive = std::mem::take(&mut self.exclusive);
-            self.broker.end_connection(&vhost, &exclusive, self.now, &mut self.effects);
+            self.broker.end_connection(&vhost, self.id, &exclusive, self.now, &mut self.effects);
             self.broker.carry_out(&mut self.effects, self.now);
         }
     }
