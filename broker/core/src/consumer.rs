@@ -167,6 +167,14 @@ impl Consumers {
         self.line_up(key);
     }
 
+    /// It takes nothing until it resumes.
+    pub fn pause(&mut self, key: u32) {
+        self.step_out(key);
+        if let Some(slot) = self.slots.get_mut(key as usize) {
+            slot.room = false;
+        }
+    }
+
     /// Its outbox, or the window that it shares, has room again.
     pub fn resume(&mut self, key: u32) {
         if let Some(slot) = self.slots.get_mut(key as usize) {
