@@ -96,7 +96,7 @@ pub struct Census {
     pub unsettled: u64,
     /// Of the ready ones, those whose body is in the journal only.
     pub paged: u64,
-    /// Bytes of the bodies that wait.
+    /// Bytes of the bodies that wait in memory.
     pub bytes: u64,
 }
 
@@ -299,9 +299,15 @@ impl Broker {
             let mut batch = Batch::default();
             batch.add(&targets, message, 0);
             let refused = effects.refused.len();
+            let earlier = effects.store_error.take();
             self.publish(&mut batch, now, effects);
             // Nobody waits for a refusal of a dead letter.
             effects.refused.truncate(refused);
+            if effects.store_error.is_some() {
+                // The store did not take it: the next start finds it where it was.
+                return;
+            }
+            effects.store_error = earlier;
         }
         if let Some((seq, position)) = letter.stored {
             let ranges = [SeqRange { first: seq, count: 1 }];

@@ -12,8 +12,8 @@ use crate::effect::{Context, DeadLetter, Fetch, Reason};
 use crate::exchange::QueueTarget;
 use crate::message::Message;
 use crate::ready::{Entry, Ready};
-use crate::store::{Content, Position, Record, StoreError};
-use crate::upkeep::shadow;
+use crate::store::{Position, StoreError};
+use crate::upkeep::{append, shadow};
 
 /// The queue's number for a message fetched without a consumer.
 const NO_CONSUMER: u32 = u32::MAX;
@@ -54,6 +54,7 @@ pub struct Queue {
     pub(crate) departing: Vec<(Entry, Reason)>,
     pub(crate) consumers: Consumers,
     next_seq: u64,
+    /// Bytes of the ready bodies in memory.
     pub(crate) ready_bytes: u64,
     /// When it was last declared, got from, or lost its last consumer: milliseconds since the epoch.
     pub(crate) used_at: u64,
@@ -185,9 +186,13 @@ impl Queue {
             && let Some(key) = self.consumers.pick()
         {
             self.hand_over(key, entry, cx);
+            if !self.is_empty() {
+                // That one was lost; someone else may take it.
+                self.dispatch(cx);
+            }
             return Ok(());
         }
-        self.wait(level, entry, cx);
+        self.wait(level, entry, cx)?;
         self.shorten(cx);
         if self.consumers.any_in_line() {
             self.dispatch(cx);
@@ -215,42 +220,41 @@ impl Queue {
         message: &Message,
         cx: &mut Context<'_>,
     ) -> Result<Position, StoreError> {
-        let content = message.stored().map_or(Content::Inline(message), Content::At);
-        let record = Record::Enqueued { queue: self.identity.target.id, seq, expires_at, content };
-        let appended = cx.journal.append(&record)?;
-        if matches!(content, Content::Inline(_)) {
-            message.set_stored(appended.position);
-        }
-        Ok(appended.position)
+        append(self.identity.target.id, seq, expires_at, message, cx)
     }
 
     /// Adds the newest message to the ready ones. Its body stays in memory unless it is stored anyway and the
     /// queue has enough of them, or memory is short: then it goes to the journal first if need be.
-    fn wait(&mut self, level: usize, entry: Entry, cx: &mut Context<'_>) {
+    fn wait(&mut self, level: usize, entry: Entry, cx: &mut Context<'_>) -> Result<(), Refused> {
         let Some(ready) = self.levels.get_mut(level) else {
-            return;
+            return Ok(());
         };
-        let body = entry.message.as_ref().map_or(0, |message| message.body().len());
-        self.ready_bytes += body as u64;
         let stored_enough = entry.position.is_some() && ready.memory() >= cx.queue_memory;
         let before = ready.memory();
         // A limit in bytes needs the sizes at hand, and bounds the memory by itself.
         let may_page = self.identity.options.max_length_bytes.is_none();
+        let mut paged = None;
         if may_page && (stored_enough || ready.has_tail() || cx.page_out) {
-            let stored = match (entry.position, &entry.message) {
+            paged = match (entry.position, &entry.message) {
                 (Some(position), _) => Some(position),
                 (None, Some(message)) => shadow(self.identity.target, entry.seq, message, cx),
                 (None, None) => None,
             };
-            match stored {
-                Some(position) => ready.push_paged(&Entry { position: Some(position), ..entry }, position),
-                // The store has no room either: memory is all there is, and the alarm stops the publishers.
-                None => ready.push(entry),
+            if paged.is_none() && ready.has_tail() {
+                // The store has no room, and nothing may stay in memory behind a tail that is stored.
+                return Err(Refused::Store(cx.effects.store_error.clone().unwrap_or(StoreError::Full)));
             }
-        } else {
-            ready.push(entry);
+        }
+        match paged {
+            Some(position) => ready.push_paged(&Entry { position: Some(position), ..entry }, position),
+            // Also when the store has no room: memory is all there is, and the alarm stops the publishers.
+            None => {
+                self.ready_bytes += entry.body_bytes();
+                ready.push(entry);
+            }
         }
         cx.effects.memory += ready.memory() as i64 - before as i64;
+        Ok(())
     }
 
     fn is_full(&self, body: usize) -> bool {
@@ -315,8 +319,7 @@ impl Queue {
     }
 
     fn uncount(&mut self, entry: &Entry) {
-        let body = entry.message.as_ref().map_or(0, |message| message.body().len());
-        self.ready_bytes = self.ready_bytes.saturating_sub(body as u64);
+        self.ready_bytes = self.ready_bytes.saturating_sub(entry.body_bytes());
     }
 
     /// Delivers while someone has credit and something is ready.
@@ -373,8 +376,9 @@ impl Queue {
         };
         let taken = consumer.recipient.deliver(&delivery);
         if taken == Taken::Gone {
+            // Its connection is ending and will unsubscribe it, which is what ends a queue that goes with it.
             self.consumers.refund(key);
-            self.consumers.remove(key);
+            self.consumers.pause(key);
             return self.return_entry(entry, cx);
         }
         let recipient = Arc::clone(&consumer.recipient);
@@ -390,9 +394,12 @@ impl Queue {
         self.consumers.served(key, taken == Taken::Full);
     }
 
-    /// A stored message need not stay in memory while a consumer works on it, unless it may be dead-lettered.
+    /// A stored message need not stay in memory while a consumer works on it, unless it may be dead-lettered, or
+    /// its priority or size is needed when it comes back.
     fn slim(&self, mut entry: Entry) -> Entry {
-        if entry.position.is_some() && self.identity.options.dead_letter.is_none() {
+        let options = &self.identity.options;
+        let needed = options.dead_letter.is_some() || options.max_length_bytes.is_some() || self.levels.len() > 1;
+        if entry.position.is_some() && !needed {
             entry.message = None;
         }
         entry
@@ -401,7 +408,7 @@ impl Queue {
     fn return_entry(&mut self, entry: Entry, cx: &mut Context<'_>) {
         let priority = entry.message.as_ref().map_or(0, |message| message.facts().priority);
         let level = usize::from(priority).min(self.levels.len() - 1);
-        self.ready_bytes += entry.message.as_ref().map_or(0, |message| message.body().len()) as u64;
+        self.ready_bytes += entry.body_bytes();
         let before = self.levels[level].memory();
         self.levels[level].put_back(entry);
         cx.effects.memory += self.levels[level].memory() as i64 - before as i64;

@@ -22,12 +22,19 @@ pub struct Entry {
     pub redelivered: bool,
 }
 
+impl Entry {
+    /// Bytes of the body, 0 while it is only stored.
+    pub fn body_bytes(&self) -> u64 {
+        self.message.as_ref().map_or(0, |message| message.body().len() as u64)
+    }
+}
+
 /// Entries of a chunk; also how many bodies are read at once.
 const CHUNK: usize = 512;
-/// A packed entry: 24 bits of segment above the chunk's lowest, 29 bits of offset in units of 8 bytes, 11 bits of
-/// sequence number above the chunk's first.
-const OFFSET_BITS: u32 = 29;
-const SEQ_BITS: u32 = 11;
+/// A packed entry: 22 bits of segment above the chunk's lowest, 32 bits of offset with the journal's notes in it,
+/// 10 bits of sequence number above the chunk's first.
+const OFFSET_BITS: u32 = 32;
+const SEQ_BITS: u32 = 10;
 
 /// Up to [`CHUNK`] consecutive entries of the tail in 8 bytes each.
 #[derive(Debug)]
@@ -55,13 +62,13 @@ impl Chunk {
         let seq = seq.checked_sub(self.first_seq).filter(|&seq| seq < 1 << SEQ_BITS)?;
         let segment = u64::from(position.segment().checked_sub(self.first_segment)?);
         let fits = segment < 1 << (64 - OFFSET_BITS - SEQ_BITS);
-        fits.then_some(segment << (OFFSET_BITS + SEQ_BITS) | u64::from(position.offset() >> 3) << SEQ_BITS | seq)
+        fits.then_some(segment << (OFFSET_BITS + SEQ_BITS) | u64::from(position.offset()) << SEQ_BITS | seq)
     }
 
     fn unpack(&self, at: usize) -> Option<Entry> {
         let packed = *self.packed.get(at)?;
         let segment = self.first_segment.checked_add((packed >> (OFFSET_BITS + SEQ_BITS)) as u32)?;
-        let offset = ((packed >> SEQ_BITS) as u32 & ((1 << OFFSET_BITS) - 1)) << 3;
+        let offset = (packed >> SEQ_BITS) as u32;
         Some(Entry {
             seq: self.first_seq + (packed & ((1 << SEQ_BITS) - 1)),
             position: Position::new(segment, offset),
@@ -132,6 +139,14 @@ impl Ready {
         self.head.front()
     }
 
+    /// When the next message to leave expires, 0 for never.
+    pub fn front_expires_at(&self) -> u64 {
+        match self.head.front() {
+            Some(entry) => entry.expires_at,
+            None => self.chunks.front().and_then(|chunk| chunk.expires.first()).copied().unwrap_or(0),
+        }
+    }
+
     /// Later messages are stored only, so that the next one has to be, too.
     pub fn has_tail(&self) -> bool {
         self.in_chunks > 0
@@ -149,6 +164,10 @@ impl Ready {
 
     /// Adds the newest message, keeping its body in memory.
     pub fn push(&mut self, entry: Entry) {
+        // It comes after the tail, so the tail's places can no longer wait in their packed form.
+        if self.in_chunks > 0 {
+            self.unpack_until(usize::MAX);
+        }
         self.memory += entry.message.as_ref().map_or(0, Message::footprint);
         self.head.push_back(entry);
     }
@@ -179,19 +198,24 @@ impl Ready {
         }
     }
 
-    /// Moves the tail's first chunks to the head until it holds a chunk's worth, and names the bodies to read for
-    /// it; empty when none are missing or they have been asked for already.
-    pub fn wanted(&mut self) -> Vec<(u64, Position)> {
-        if self.awaiting {
-            return Vec::new();
-        }
-        while self.head.len() < CHUNK {
+    /// Moves the tail's first chunks to the head until it holds `enough` entries.
+    fn unpack_until(&mut self, enough: usize) {
+        while self.head.len() < enough {
             let Some(chunk) = self.chunks.pop_front() else {
                 break;
             };
             self.in_chunks -= chunk.packed.len();
             self.head.extend((0..chunk.packed.len()).filter_map(|at| chunk.unpack(at)));
         }
+    }
+
+    /// Moves the tail's first chunks to the head until it holds a chunk's worth, and names the bodies to read for
+    /// it; empty when none are missing or they have been asked for already.
+    pub fn wanted(&mut self) -> Vec<(u64, Position)> {
+        if self.awaiting {
+            return Vec::new();
+        }
+        self.unpack_until(CHUNK);
         let missing = self.head.iter().filter(|entry| entry.message.is_none());
         let wanted: Vec<_> = missing.take(CHUNK).filter_map(|entry| entry.position.map(|at| (entry.seq, at))).collect();
         self.awaiting = !wanted.is_empty();

@@ -39,15 +39,28 @@ pub(crate) fn shadow(
     message: &Message,
     cx: &mut Context<'_>,
 ) -> Option<Position> {
-    let content = message.stored().map_or(Content::Inline(message), Content::At);
-    let record = Record::Enqueued { queue: target.id.shadow(), seq, expires_at: 0, content };
-    match cx.journal.append(&record) {
-        Ok(appended) => Some(appended.position),
-        Err(error) => {
-            cx.effects.store_error = Some(error);
-            None
+    append(target.id.shadow(), seq, 0, message, cx).map_err(|error| cx.effects.store_error = Some(error)).ok()
+}
+
+/// Writes down that a message is in a queue: with its content, unless another record has that already.
+pub(crate) fn append(
+    queue: QueueId,
+    seq: u64,
+    expires_at: u64,
+    message: &Message,
+    cx: &Context<'_>,
+) -> Result<Position, StoreError> {
+    let write = |content| cx.journal.append(&Record::Enqueued { queue, seq, expires_at, content });
+    if let Some(position) = message.stored() {
+        match write(Content::At(position)) {
+            // The other record is about to go: this one keeps the content itself.
+            Err(StoreError::Missing(_)) => {}
+            appended => return appended.map(|appended| appended.position),
         }
     }
+    let position = write(Content::Inline(message))?.position;
+    message.set_stored(position);
+    Ok(position)
 }
 
 /// Sorts sequence numbers into ranges.
@@ -96,10 +109,13 @@ impl Queue {
         for (seq, body) in bodies {
             match body {
                 Ok(message) => self.arrive(seq, message, cx),
-                Err(error) => {
-                    self.lose(seq, cx);
-                    cx.effects.store_error = Some(error);
-                }
+                Err(error) => match self.reread(seq, cx) {
+                    Some(message) => self.arrive(seq, message, cx),
+                    None => {
+                        self.lose(seq, cx);
+                        cx.effects.store_error = Some(error);
+                    }
+                },
             }
         }
         self.levels.iter_mut().for_each(Ready::end_wait);
@@ -107,6 +123,14 @@ impl Queue {
         cx.effects.memory += after as i64 - before as i64;
         self.expire(cx);
         self.dispatch(cx);
+    }
+
+    /// Reads a body from where its record is now: the journal may have moved it between the request and the read.
+    /// While the shard is locked it stays there.
+    fn reread(&self, seq: u64, cx: &Context<'_>) -> Option<Message> {
+        let mut found = None;
+        cx.journal.read(&[self.position(seq)?], &mut |_, read| found = read.ok());
+        found
     }
 
     fn arrive(&mut self, seq: u64, message: Message, cx: &mut Context<'_>) {
@@ -117,6 +141,7 @@ impl Queue {
         }
         for level in &mut self.levels {
             if level.fill(seq, message.clone()) {
+                self.ready_bytes += message.body().len() as u64;
                 return;
             }
         }
@@ -163,8 +188,7 @@ impl Queue {
         if !self.timed {
             return None;
         }
-        let head = self.levels.iter().filter_map(|level| level.front().map(|entry| entry.expires_at));
-        let message = head.filter(|&at| at != 0).min();
+        let message = self.levels.iter().map(Ready::front_expires_at).filter(|&at| at != 0).min();
         let own = self.identity.options.expires.map(|after| self.used_at + after);
         message.into_iter().chain(own.filter(|_| self.consumers.is_empty())).min()
     }
@@ -228,17 +252,12 @@ impl Queue {
         if self.position(moved.seq) != Some(moved.from) {
             return Ok(());
         }
-        let content = match moved.message.stored() {
-            Some(position) => Content::At(position),
-            None => Content::Inline(&moved.message),
-        };
-        let record = Record::Enqueued { queue: moved.queue, seq: moved.seq, expires_at: moved.expires_at, content };
-        let to = cx.journal.append(&record)?.position;
-        if matches!(content, Content::Inline(_)) {
-            moved.message.set_stored(to);
-        }
+        let to = append(moved.queue, moved.seq, moved.expires_at, &moved.message, cx)?;
         self.set_position(moved.seq, moved.from, to);
-        Ok(())
+        match self.position(moved.seq) == Some(to) {
+            true => Ok(()),
+            false => Err(StoreError::Missing(moved.from)),
+        }
     }
 
     fn set_position(&mut self, seq: u64, from: Position, to: Position) {
