@@ -144,14 +144,7 @@ pub struct Kit {
 }
 
 pub fn settings() -> Settings {
-    Settings {
-        shards: 3,
-        memory_budget: 1 << 30,
-        queue_memory: 1 << 20,
-        queues: 1000,
-        exchanges: 1000,
-        bindings: 1000,
-    }
+    Settings { shards: 3, memory_budget: 1 << 30, queue_memory: 1 << 20, queues: 1000, exchanges: 1000, bindings: 1000 }
 }
 
 impl Kit {

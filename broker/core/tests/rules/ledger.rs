@@ -116,7 +116,8 @@ impl Ledger {
         let mut book = self.0.lock();
         let mut left = Vec::new();
         for (at, kept) in old {
-            let moved = book.kept.iter().any(|(to, other)| *to != at && (other.queue, other.seq) == (kept.queue, kept.seq));
+            let moved =
+                book.kept.iter().any(|(to, other)| *to != at && (other.queue, other.seq) == (kept.queue, kept.seq));
             if book.kept.remove(&at).is_some() && !moved {
                 left.push(String::from_utf8_lossy(kept.message.body()).into_owned());
             }
@@ -134,9 +135,10 @@ impl Ledger {
             let redelivered = !clean || book.redelivered.contains(&(kept.queue, kept.seq));
             queue.entries.push(RecoveredEntry { seq: kept.seq, position, expires_at: kept.expires_at, redelivered });
         }
-        for (id, queue) in &mut recovered.queues {
+        for (&id, &next_seq) in &book.next_seq {
+            let queue = recovered.queues.entry(id).or_default();
             queue.entries.sort_by_key(|entry| entry.seq);
-            queue.next_seq = book.next_seq.get(id).copied().unwrap_or(1);
+            queue.next_seq = next_seq;
         }
         recovered
     }
@@ -144,13 +146,7 @@ impl Ledger {
 
 /// The same message without knowledge of where it is stored, as it is read from a file.
 fn afresh(message: &Message) -> Message {
-    Message::assemble(
-        *message.facts(),
-        message.exchange(),
-        message.routing_key(),
-        message.properties(),
-        message.body(),
-    )
+    Message::assemble(*message.facts(), message.exchange(), message.routing_key(), message.properties(), message.body())
 }
 
 impl Book {

@@ -1,0 +1,112 @@
+//! What a stop leaves behind comes back, and nothing else.
+
+use portolan_core::delivery::Outcome;
+use portolan_core::exchange::ExchangeKind;
+
+use crate::client::Client;
+use crate::kit::{CONNECTION, Claim, Kit, Post, int, kept, text};
+
+fn furnished() -> Kit {
+    let kit = Kit::new();
+    kit.exchange("x", ExchangeKind::Topic);
+    kit.exchange_with("auto", ExchangeKind::Direct, true, &[("alternate-exchange", text("x"))]);
+    kit.queue("q", &[("x-max-length", int(5))]);
+    kit.queue("quorum", &[("x-queue-type", text("quorum"))]);
+    kit.declare_as(CONNECTION, "brief", |wish| wish.durable = false, &[]).unwrap();
+    kit.declare_as(CONNECTION, "mine", |wish| wish.exclusive = true, &[]).unwrap();
+    kit.bind("x", "q", "a.*");
+    kit.bind("auto", "q", "k");
+    kit.bind("x", "brief", "#");
+    kit.bind_exchange("amq.fanout", "x", "");
+    kit
+}
+
+#[test]
+fn the_catalogue_comes_back() {
+    let (kit, restored) = furnished().restart(false);
+    assert_eq!((restored.queues, restored.strange), (2, 0));
+    assert!(!kit.exists("brief") && !kit.exists("mine"));
+    assert_eq!(kit.routed("amq.fanout", &["a.b"], &[]), ["q"]);
+    assert_eq!(kit.routed("auto", &["a.c"], &[]), ["q"], "by the alternate");
+    kit.unbind("auto", "q", "k");
+    assert!(!kit.exchange_exists("auto"));
+    kit.declare_as(CONNECTION, "q", |_| {}, &[("x-max-length", int(5))]).unwrap();
+    let new = kit.queue("new", &[]);
+    assert!(new > kit.id("quorum"), "ids are never used again");
+}
+
+#[test]
+fn what_was_deleted_stays_deleted() {
+    let kit = furnished();
+    kit.store("q", &["a"]);
+    kit.delete("q");
+    let (kit, restored) = kit.restart(false);
+    assert_eq!((restored.queues, restored.messages), (1, 0));
+    assert!(!kit.exchange_exists("auto"), "its last binding went with the queue");
+}
+
+#[test]
+fn after_a_crash_everything_counts_as_redelivered() {
+    let (kit, client) = (furnished(), Client::new());
+    kit.store("q", &["a", "b", "c"]);
+    kit.fill("q", &["transient"]);
+    kit.consume("q", &client, Claim { credit: Some(2), ..Claim::default() });
+    kit.settle(client.take_all()[0].settle, Outcome::Accepted);
+    let (kit, restored) = kit.restart(false);
+    assert_eq!(restored.messages, 2);
+    assert_eq!(kit.drain("q"), ["b*", "c*"]);
+}
+
+#[test]
+fn after_a_clean_stop_only_what_was_delivered_is_marked() {
+    let (kit, client) = (furnished(), Client::new());
+    kit.store("q", &["returned", "held", "fresh"]);
+    kit.consume("q", &client, Claim { credit: Some(2), ..Claim::default() });
+    let got = client.take_all();
+    kit.cancel(got[0].from);
+    kit.settle(got[0].settle, Outcome::Released);
+    let (kit, _) = kit.restart(true);
+    assert_eq!(kit.drain("q"), ["returned*", "held*", "fresh"]);
+}
+
+#[test]
+fn sequence_numbers_go_on_where_they_were() {
+    let kit = furnished();
+    let id = kit.queue("seq", &[]);
+    kit.store("seq", &["a", "b"]);
+    assert_eq!(kit.drain("seq"), ["a", "b"]);
+    let (kit, _) = kit.restart(true);
+    kit.store("seq", &["c", "d"]);
+    let recovered = kit.journal.recovered(true);
+    let seqs: Vec<u64> = recovered.queues[&id].entries.iter().map(|entry| entry.seq).collect();
+    assert_eq!(seqs, [3, 4]);
+}
+
+#[test]
+fn old_and_new_messages_stand_in_order_and_keep_their_times() {
+    let kit = furnished();
+    kit.queue("dead", &[]);
+    kit.queue("ttl", &[("x-dead-letter-exchange", text("")), ("x-dead-letter-routing-key", text("dead"))]);
+    kit.store("ttl", &["a"]);
+    kit.publish("ttl", Post { ttl: Some(50), ..kept("b") });
+    let (kit, _) = kit.restart(true);
+    kit.store("ttl", &["c"]);
+    kit.pass(60);
+    kit.load();
+    assert_eq!(kit.drain("ttl"), ["a", "c"]);
+    assert_eq!(kit.drain("dead"), ["b"]);
+}
+
+#[test]
+fn restored_messages_can_be_moved_and_consumed() {
+    let (kit, client) = (furnished(), Client::new());
+    kit.queue("big", &[]);
+    let posts: Vec<_> = (0..1300).map(|n| kept(&format!("{n:04}"))).collect();
+    kit.publish_to("", "big", &posts);
+    let (kit, _) = kit.restart(true);
+    assert_eq!(kit.move_all(), [""; 0]);
+    kit.consume("big", &client, Claim { settled: true, ..Claim::default() });
+    kit.load();
+    assert_eq!(client.take(), posts.into_iter().map(|post| post.body).collect::<Vec<_>>());
+    assert_eq!(kit.journal.records(), 0);
+}
