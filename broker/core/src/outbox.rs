@@ -244,12 +244,24 @@ impl<S: Sessions + 'static> Outbox<S> {
         !self.marked.swap(true, Ordering::AcqRel)
     }
 
-    /// Sends what is pending, unless another thread is at it: that one then sends this, too.
+    /// Sends what is pending, unless another thread is at it: that one then sends this, too. What the wire does not
+    /// take now is left to the connection's own task, which is woken for it.
     pub fn flush(&self) {
+        if self.send() {
+            self.wire.wake();
+        }
+    }
+
+    /// As [`Outbox::flush`], for the connection's own task: true when the wire does not take everything now.
+    pub fn send(&self) -> bool {
         self.marked.store(false, Ordering::Release);
         let mut inner = self.inner.lock();
-        if inner.writing || inner.closed {
-            return;
+        if inner.closed {
+            return false;
+        }
+        if inner.writing {
+            // Should that thread find the wire full, it wakes the task.
+            return false;
         }
         loop {
             if inner.sending.is_empty() {
@@ -272,16 +284,15 @@ impl<S: Sessions + 'static> Outbox<S> {
                 Err(error) => {
                     inner.sending = sending;
                     inner.failed |= error.kind() != io::ErrorKind::WouldBlock;
-                    self.wire.wake();
-                    return;
+                    return true;
                 }
             }
         }
-        let resume = !inner.paused.is_empty() && inner.bytes() <= self.low_water;
-        drop(inner);
-        if resume {
+        if !inner.paused.is_empty() && inner.bytes() <= self.low_water {
+            drop(inner);
             self.wire.wake();
         }
+        false
     }
 
     /// Something waits to be sent.

@@ -302,9 +302,7 @@ impl<E: Engine> Task<E> {
         if caught_up {
             self.paused = Paused::No;
         }
-        let ask = self.engine.woken(now_ms());
-        self.blocked = self.engine.flush();
-        self.follow(ask)
+        self.on_writable()
     }
 
     fn on_writable(&mut self) -> Next {

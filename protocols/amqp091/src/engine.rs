@@ -505,8 +505,7 @@ impl Engine for Connection {
     }
 
     fn flush(&self) -> bool {
-        self.outbox.flush();
-        self.outbox.is_blocked()
+        self.outbox.send()
     }
 
     fn is_open(&self) -> bool {

@@ -38,7 +38,7 @@ const OLD_HEADER: &[u8; 8] = b"AMQP\x01\x01\x00\x09";
 /// The smallest frame size that a client may ask for: RabbitMQ's up to 4.0, and what amqplib asks for.
 const FRAME_MIN: u32 = 4096;
 
-const CAPABILITIES: [&str; 8] = [
+const CAPABILITIES: [&str; 9] = [
     "publisher_confirms",
     "exchange_exchange_bindings",
     "basic.nack",
@@ -47,6 +47,7 @@ const CAPABILITIES: [&str; 8] = [
     "consumer_priorities",
     "authentication_failure_close",
     "per_consumer_qos",
+    "direct_reply_to",
 ];
 
 impl Connection {
