@@ -158,8 +158,9 @@ impl Store {
         if let Some(at) = threads.iter().position(|thread| thread.thread().name() == Some(CLEANER)) {
             join(threads.swap_remove(at));
         }
-        let marked = self.shared.end(clean);
+        // From here on a segment that finds no room on the disk is an error rather than a reason to wait.
         self.shared.segments.close();
+        let marked = self.shared.end(clean);
         self.shared.checkpoint.close();
         threads.into_iter().for_each(join);
         let reason = self.shared.state.lock().failed.clone();

@@ -87,7 +87,7 @@ fn copy(files: &FaultyFs) -> FaultyFs {
     files.after_kill()
 }
 
-fn flip(files: &FaultyFs, path: &PathBuf, at: usize, bit: u8) {
+fn flip(files: &FaultyFs, path: &std::path::Path, at: usize, bit: u8) {
     files.edit(path, |bytes| bytes[at] ^= 1 << bit).unwrap();
 }
 

@@ -97,14 +97,15 @@ fn a_full_disk_refuses_messages_and_recovers() {
         let seq = places.len() as u64;
         match enqueue(&*store, 1, seq, &body(1, seq, 500)) {
             Ok(appended) => places.push(appended.position),
-            Err(StoreError::Full) => break,
+            // A refusal may also be brief, while the next segment is being made.
+            Err(StoreError::Full) if store.space() == Space::Low => break,
+            Err(StoreError::Full) => std::thread::yield_now(),
             Err(error) => panic!("{error}"),
         }
         if seq % 10 == 0 {
             assert!(sync(&*store));
         }
     }
-    until("says that space is low", || store.space() == Space::Low);
     assert!(sync(&*store), "what was accepted is kept");
     assert!(places.len() > 300, "{}", places.len());
     assert!(store.disk_bytes() <= 10 * (32 << 10));

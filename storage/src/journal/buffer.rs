@@ -309,7 +309,8 @@ impl State {
         let tail = footer::frame_size(self.builder.bytes().len() + entry) + TRAILER;
         let end = u64::from(self.offset) + (lead + size + tail) as u64;
         let length = self.table.active().map_or(0, |segment| segment.length);
-        let assured = self.room.reserved || self.may_take(self.limits.segment);
+        // Twice what the next roll asks for: the reserve is not spent on a promise that the next look may break.
+        let assured = self.room.reserved || self.may_take(2 * self.limits.segment);
         let keep = match need {
             _ if assured => 0,
             Need::Ordinary => self.limits.reserve,

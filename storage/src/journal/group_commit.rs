@@ -112,7 +112,8 @@ impl Writer<'_> {
         }
         let Some(footer) = &chunk.footer else {
             file.sync().map_err(failed("cannot sync"))?;
-            self.shared.segments.prepare_ahead(chunk.segment, u64::from(chunk.start) * 8 >= chunk.length);
+            let end = u64::from(chunk.start) + chunk.bytes.len() as u64;
+            shared.segments.prepare_ahead(chunk.segment, end * 8 >= chunk.length);
             return Ok(());
         };
         // A sealed segment without a successor would look like a lost one to a recovery.

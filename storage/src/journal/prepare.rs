@@ -210,7 +210,7 @@ pub(crate) fn run(shared: &Shared) {
         drop(slot);
         let made = make(shared, number, spare);
         if made.is_ok() {
-            shared.reserved();
+            shared.reserved(number);
         }
         let full = made.is_err();
         let next = match made {
@@ -260,10 +260,11 @@ fn write_zeros(shared: &Shared, number: u32, file: &dyn File, gently: bool) {
 }
 
 impl Shared {
-    /// Space for the next segment is there for sure.
-    fn reserved(&self) {
+    /// Space for segment `number` is there for sure.
+    fn reserved(&self, number: u32) {
         let mut state = self.state.lock();
-        state.room.reserved = true;
+        // Records may have gone on into it meanwhile, trusting that the disk has room; then it assures nothing more.
+        state.room.reserved = state.table.active().is_some_and(|active| active.number < number);
         drop(state);
         self.look_at_disk();
     }
