@@ -131,6 +131,7 @@ impl Store {
         };
         let mut state = State::new(table, recovery.offset, recovery.next, recovery.builder.clone(), limits);
         state.truncations = std::mem::take(&mut replayed.truncations);
+        state.room.made = recovery.prepared.as_ref().map_or(next_number - u32::from(recovery.offset == 0), |it| it.0);
         state.room.reserved = recovery.prepared.as_ref().is_some_and(|(number, _)| *number != next_number);
         state
     }

@@ -5,7 +5,7 @@ mod support;
 
 use std::sync::Arc;
 
-use portolan_core::store::{Journal, QueueId, Space, StoreError, Waiter};
+use portolan_core::store::{Journal, QueueId, Record, SeqRange, Space, StoreError, Waiter};
 use portolan_storage::Options;
 use portolan_storage::faulty::{FaultyFs, Operation};
 use support::*;
@@ -90,7 +90,7 @@ fn appending_never_waits_for_the_disk() {
 fn a_full_disk_refuses_messages_and_recovers() {
     let files = FaultyFs::new();
     files.limit(Some(10 * (32 << 10)));
-    let options = small(Arc::new(files.clone()));
+    let options = small(Arc::new(files));
     let (store, _) = open(&options);
     let mut places = Vec::new();
     loop {
@@ -102,7 +102,7 @@ fn a_full_disk_refuses_messages_and_recovers() {
             Err(StoreError::Full) => std::thread::yield_now(),
             Err(error) => panic!("{error}"),
         }
-        if seq % 10 == 0 {
+        if seq.is_multiple_of(10) {
             assert!(sync(&*store));
         }
     }
@@ -111,9 +111,9 @@ fn a_full_disk_refuses_messages_and_recovers() {
     assert!(store.disk_bytes() <= 10 * (32 << 10));
     // Consumers go on.
     fact(&*store, "still", Some("possible")).unwrap();
-    let seqs: Vec<_> = (0..places.len() as u64).collect();
-    for (seqs, freed) in seqs.chunks(20).zip(places.chunks(20)).take(10) {
-        settle(&*store, 1, seqs, freed).unwrap();
+    for (number, freed) in places.chunks(20).take(10).enumerate() {
+        let ranges = [SeqRange { first: number as u64 * 20, count: 20 }];
+        store.append(&Record::Settled { queue: QueueId(1), ranges: &ranges, freed }).unwrap();
     }
     assert!(sync(&*store));
     let kept = store.disk_bytes();
@@ -151,7 +151,7 @@ fn a_disk_below_its_floor_refuses_messages_until_there_is_room() {
 fn settlements_that_fill_the_reserve_still_free_space() {
     let files = FaultyFs::new();
     files.limit(Some(6 << 15));
-    let options = small(Arc::new(files.clone()));
+    let options = small(Arc::new(files));
     let (store, _) = open(&options);
     let mut places = Vec::new();
     while let Ok(appended) = enqueue(&*store, 1, places.len() as u64, &body(1, places.len() as u64, 500)) {

@@ -35,6 +35,8 @@ pub(crate) struct Room {
     pub(crate) reserved: bool,
     /// Bytes that the disk had left when last asked, less what has been taken since.
     pub(crate) free: u64,
+    /// Segments up to this one have their files.
+    pub(crate) made: u32,
 }
 
 /// How the journal's thread sleeps.
@@ -158,7 +160,7 @@ impl State {
             sleep: Sleep::Awake,
             urgent: false,
             closing: false,
-            room: Room { low: false, reserved: false, free: 0 },
+            room: Room { low: false, reserved: false, free: 0, made: 0 },
             leaving: 0,
             begun: 0,
             synced: 0,

@@ -189,6 +189,9 @@ fn make(shared: &Shared, number: u32, spare: Option<u32>) -> io::Result<Arc<dyn 
     file.write_at(&Header { number, length, first: None }.encode(), 0)?;
     file.sync()?;
     files.sync_folder(&shared.folder)?;
+    let mut state = shared.state.lock();
+    state.room.made = state.room.made.max(number);
+    drop(state);
     Ok(file)
 }
 
@@ -271,9 +274,15 @@ impl Shared {
 
     /// Asks the file system how much is left, and says whether messages are welcome.
     pub(crate) fn look_at_disk(&self) {
+        // Segments that records have gone on into are spent, whether their files are made yet or not. Those made
+        // while the file system is asked count twice until the next look, which only errs on the safe side.
+        let made = self.state.lock().room.made;
         let Ok(free) = self.options.files.free_bytes(&self.folder) else { return };
         let over_floor = free.saturating_sub(self.options.free_floor);
         let mut state = self.state.lock();
+        let owed = state.table.iter().rev().take_while(|segment| segment.number > made);
+        let owed: u64 = owed.map(|segment| segment.length).sum();
+        let over_floor = over_floor.saturating_sub(owed);
         state.room.free = over_floor;
         let enough = over_floor >= self.options.segment_bytes * 2 || state.room.reserved;
         drop(state);
