@@ -52,7 +52,8 @@ pub enum Taken {
     More,
     /// Took it, and wants no more until it asks the queue to resume.
     Full,
-    /// Did not take it: the connection or the session is gone.
+    /// Did not take it, and wants no more until it asks the queue to resume: it holds too much, or the connection or
+    /// session is about to be gone.
     Gone,
 }
 

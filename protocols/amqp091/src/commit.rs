@@ -29,6 +29,10 @@ impl Connection {
             self.settlements.clear();
             self.resume_sharers();
         }
+        if !self.stalled.is_empty() {
+            self.broker.resume(&self.stalled, self.now, &mut self.effects);
+            self.stalled.clear();
+        }
         self.broker.carry_out(&mut self.effects, self.now);
         self.count();
         if let Some(error) = self.effects.store_error.take() {
@@ -41,7 +45,7 @@ impl Connection {
         self.broker.publish(&mut self.batch, self.now, &mut self.effects);
         // The last index given out so far covers everything that this batch wrote.
         let durable = self.effects.persisted.then(|| self.broker.journal.last());
-        self.refuse_publishes();
+        let refused = self.refuse_publishes();
         if self.confirming.is_empty() {
             return;
         }
@@ -52,8 +56,12 @@ impl Connection {
             let Some(channel) = self.channels.get(key as usize) else { continue };
             let Mode::Confirm(number) = channel.mode else { continue };
             let Some(session) = deliveries.session(channel.session) else { continue };
+            let first = session.confirmed + 1;
             confirmed += number - session.confirmed;
             session.confirmed = number;
+            // The last one that was not refused; none when all were, or the channel has had its turn.
+            let taken = |number: &u64| refused.binary_search(&(key, *number)).is_err();
+            let Some(number) = (first..=number).rev().find(taken) else { continue };
             match durable {
                 Some(index) => session.confirms.wait(number, index),
                 // Earlier ones wait for the journal: this one joins them rather than overtaking.
@@ -67,9 +75,11 @@ impl Connection {
     }
 
     /// Publishes that a queue refused are answered with nack; the ack that follows does not cover them any more.
-    fn refuse_publishes(&mut self) {
+    /// Returns them, sorted: channel key and number.
+    fn refuse_publishes(&mut self) -> Vec<(u32, u64)> {
+        let mut refused = Vec::new();
         if self.effects.refused.is_empty() {
-            return;
+            return refused;
         }
         self.effects.refused.sort_unstable();
         self.effects.refused.dedup();
@@ -78,7 +88,10 @@ impl Connection {
             let Some(&(key, number)) = (tag as usize).checked_sub(1).and_then(|at| self.tags.get(at)) else { continue };
             let Some(channel) = self.channels.get(key as usize) else { continue };
             encode::nack(&mut inner.out().bytes, channel.number, number, false);
+            refused.push((key, number));
         }
+        refused.sort_unstable();
+        refused
     }
 
     /// Consumers that share a window may go on after settlements, in whatever queue they are.

@@ -66,6 +66,8 @@ impl Connection {
     }
 
     pub(crate) fn consume(&mut self, key: u32, consume: &Consume) -> Done {
+        // Tags of consumers whose queues are gone are free again.
+        self.drop_cancelled();
         let Some(channel) = self.channels.get(key as usize) else { return Ok(()) };
         let (number, session, prefetch) = (channel.number, channel.session, channel.prefetch);
         let tag: Arc<str> = match consume.consumer_tag.is_empty() {
@@ -172,6 +174,7 @@ impl Connection {
     }
 
     pub(crate) fn cancel(&mut self, key: u32, tag: &Arc<str>, no_wait: bool) -> Done {
+        self.drop_cancelled();
         let Some(channel) = self.channels.get_mut(key as usize) else { return Ok(()) };
         let number = channel.number;
         if let Some(consumer) = channel.consumers.remove(tag) {

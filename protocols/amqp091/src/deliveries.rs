@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use portolan_core::delivery::{Delivery, DeliveryRef, Outcome, Recipient, Settlement, Taken};
+use portolan_core::delivery::{ConsumerRef, Delivery, DeliveryRef, Outcome, Recipient, Settlement, Taken};
 use portolan_core::message::Message;
 use portolan_core::outbox::{Chunk, Outbox, SHARE_FROM, Sessions};
 use portolan_core::store::Index;
@@ -24,38 +24,38 @@ pub(crate) struct Held {
     pub(crate) at: u64,
 }
 
-/// The tags of one channel, in the order in which they were given out.
+/// The tags of one channel that are unsettled, in the order in which they were given out.
 #[derive(Default)]
 pub(crate) struct Tags {
-    /// Tag of the first element; 0 before the first delivery.
-    first: u64,
-    held: VecDeque<Option<Held>>,
+    /// The last tag given out.
+    last: u64,
+    /// `None` for one that was settled before older ones; there are never more of these than of the others by much.
+    held: VecDeque<(u64, Option<Held>)>,
     count: usize,
 }
 
 impl Tags {
     /// The next tag, for a delivery that is settled as it leaves.
     fn settled(&mut self) -> u64 {
-        self.give(None)
+        self.last += 1;
+        self.last
     }
 
-    fn give(&mut self, held: Option<Held>) -> u64 {
-        if self.first == 0 {
-            self.first = 1;
-        }
-        let tag = self.first + self.held.len() as u64;
-        if held.is_none() && self.held.is_empty() {
-            self.first += 1;
-            return tag;
-        }
-        self.count += usize::from(held.is_some());
-        self.held.push_back(held);
-        tag
+    fn give(&mut self, held: Held) -> u64 {
+        self.last += 1;
+        self.count += 1;
+        self.held.push_back((self.last, Some(held)));
+        self.last
     }
 
     fn index(&self, tag: u64) -> Option<usize> {
-        let at = usize::try_from(tag.checked_sub(self.first)?).ok()?;
-        self.held.get(at)?.as_ref().map(|_| at)
+        // Tags in a row, the usual case, need no search.
+        let guess = usize::try_from(tag.checked_sub(self.held.front()?.0)?).ok()?;
+        let at = match self.held.get(guess) {
+            Some((known, _)) if *known == tag => guess,
+            _ => self.held.binary_search_by_key(&tag, |(known, _)| *known).ok()?,
+        };
+        self.held.get(at)?.1.as_ref().map(|_| at)
     }
 
     /// Takes out one delivery, or with `multiple` all up to it, tag 0 meaning all. `None` when the tag names
@@ -70,14 +70,17 @@ impl Tags {
             }
             (tag, false) => {
                 let at = self.index(tag)?;
-                let held = self.held.get_mut(at)?.take()?;
+                let held = self.held.get_mut(at)?.1.take()?;
                 self.count -= 1;
                 each(tag, held);
             }
         }
-        while let Some(None) = self.held.front() {
+        while let Some((_, None)) = self.held.front() {
             self.held.pop_front();
-            self.first += 1;
+        }
+        if self.held.len() > 2 * self.count + 64 {
+            // One old delivery must not keep a place for each that came and went after it.
+            self.held.retain(|(_, held)| held.is_some());
         }
         if self.held.is_empty() && self.held.capacity() > 1024 {
             self.held = VecDeque::new();
@@ -86,9 +89,7 @@ impl Tags {
     }
 
     fn drain(&mut self, up_to: usize, mut each: impl FnMut(u64, Held)) {
-        for held in self.held.drain(..up_to) {
-            let tag = self.first;
-            self.first += 1;
+        for (tag, held) in self.held.drain(..up_to) {
             if let Some(held) = held {
                 self.count -= 1;
                 each(tag, held);
@@ -96,17 +97,12 @@ impl Tags {
         }
     }
 
-    /// A delivery is unsettled again under its old tag: its settlement was rolled back.
-    pub(crate) fn hold_again(&mut self, tag: u64, held: Held) {
-        while tag < self.first {
-            self.held.push_front(None);
-            self.first -= 1;
-        }
-        let at = usize::try_from(tag - self.first).unwrap_or(usize::MAX);
-        if let Some(place) = self.held.get_mut(at) {
-            *place = Some(held);
-            self.count += 1;
-        }
+    /// Deliveries are unsettled again under their old tags: their settlement was rolled back.
+    pub(crate) fn hold_again(&mut self, again: impl Iterator<Item = (u64, Held)>) {
+        self.held.retain(|(_, held)| held.is_some());
+        self.held.extend(again.map(|(tag, held)| (tag, Some(held))));
+        self.held.make_contiguous().sort_unstable_by_key(|(tag, _)| *tag);
+        self.count = self.held.len();
     }
 
     /// Deliveries that are not settled.
@@ -114,14 +110,18 @@ impl Tags {
         self.count
     }
 
+    fn all(&self) -> impl Iterator<Item = &Held> {
+        self.held.iter().filter_map(|(_, held)| held.as_ref())
+    }
+
     /// Those of them that went to consumers.
     pub(crate) fn with_consumers(&self) -> u32 {
-        self.held.iter().flatten().filter(|held| held.consumer).count() as u32
+        self.all().filter(|held| held.consumer).count() as u32
     }
 
     /// When the oldest one was delivered.
     fn oldest(&self) -> Option<u64> {
-        self.held.iter().flatten().next().map(|held| held.at)
+        self.all().next().map(|held| held.at)
     }
 }
 
@@ -174,6 +174,8 @@ pub(crate) struct Session {
     pub(crate) confirms: Confirms,
     /// Publishes confirmed so far, for the counter.
     pub(crate) confirmed: u64,
+    /// Consumers that got nothing more because the channel holds too much.
+    pub(crate) stalled: Vec<ConsumerRef>,
 }
 
 /// A consumer, as far as deliveries go.
@@ -219,8 +221,8 @@ impl Deliveries {
 
     /// A channel opened.
     pub(crate) fn open(&mut self, channel: u16) -> u32 {
-        let session = Session { channel, tags: Tags::default(), confirms: Confirms::default(), confirmed: 0 };
-        self.sessions.insert(session) as u32
+        let (tags, confirms, stalled) = Default::default();
+        self.sessions.insert(Session { channel, tags, confirms, confirmed: 0, stalled }) as u32
     }
 
     /// A channel is over.
@@ -253,8 +255,11 @@ impl Deliveries {
         let Some(consumer) = self.consumers.get(delivery.consumer as usize) else { return false };
         let tag = match delivery.settle {
             None => session.tags.settled(),
-            Some(_) if session.tags.count() >= self.most_unsettled => return false,
-            Some(settle) => session.tags.give(Some(Held { delivery: settle, consumer: true, at: delivery.now })),
+            Some(_) if session.tags.count() >= self.most_unsettled => {
+                session.stalled.push(delivery.from);
+                return false;
+            }
+            Some(settle) => session.tags.give(Held { delivery: settle, consumer: true, at: delivery.now }),
         };
         let message = delivery.message;
         self.names.clear();
@@ -286,7 +291,7 @@ impl Deliveries {
     pub(crate) fn tag_for_get(&mut self, session: u32, settle: Option<DeliveryRef>, now: u64) -> u64 {
         let Some(session) = self.sessions.get_mut(session as usize) else { return 0 };
         match settle {
-            Some(delivery) => session.tags.give(Some(Held { delivery, consumer: false, at: now })),
+            Some(delivery) => session.tags.give(Held { delivery, consumer: false, at: now }),
             None => session.tags.settled(),
         }
     }
@@ -366,9 +371,9 @@ mod tests {
     use portolan_core::exchange::QueueTarget;
     use portolan_core::store::QueueId;
 
-    fn held(key: u32) -> Option<Held> {
+    fn held(key: u32) -> Held {
         let queue = QueueTarget { id: QueueId(1), shard: 0, slot: 0 };
-        Some(Held { delivery: DeliveryRef { queue, key }, consumer: true, at: 0 })
+        Held { delivery: DeliveryRef { queue, key }, consumer: true, at: 0 }
     }
 
     fn keys(tags: &mut Tags, tag: u64, multiple: bool) -> Option<Vec<u32>> {
@@ -409,10 +414,23 @@ mod tests {
         }
         let mut taken = Vec::new();
         assert_eq!(tags.take(2, true, |tag, held| taken.push((tag, held))), Some(()));
-        taken.into_iter().for_each(|(tag, held)| tags.hold_again(tag, held));
+        tags.hold_again(taken.into_iter());
         assert_eq!(tags.count(), 3);
         assert_eq!(keys(&mut tags, 2, false), Some(vec![2]));
         assert_eq!(keys(&mut tags, 0, true), Some(vec![1, 3]));
+    }
+
+    #[test]
+    fn one_old_delivery_keeps_no_place_for_those_after_it() {
+        let mut tags = Tags::default();
+        assert_eq!(tags.give(held(0)), 1);
+        for key in 1..100_000 {
+            let tag = tags.give(held(key));
+            assert_eq!(keys(&mut tags, tag, false), Some(vec![key]));
+            tags.settled();
+        }
+        assert!(tags.held.len() < 100 && tags.held.capacity() < 1000);
+        assert_eq!(keys(&mut tags, 1, false), Some(vec![0]));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use portolan_core::access::Access;
 use portolan_core::alarms::Alarms;
 use portolan_core::broker::{Batch, Broker};
 use portolan_core::catalogue::{ConnectionId, Vhost};
-use portolan_core::delivery::{Recipient, Settlement};
+use portolan_core::delivery::{ConsumerRef, Recipient, Settlement};
 use portolan_core::effect::Effects;
 use portolan_core::engine::{Account, Ask, Engine};
 use portolan_core::outbox::{Inner, Outbox, Wire};
@@ -93,6 +93,8 @@ pub struct Connection {
     pub(crate) batch: Batch,
     pub(crate) effects: Effects,
     pub(crate) settlements: Vec<Settlement>,
+    /// Consumers of channels that held too much and hold less now.
+    pub(crate) stalled: Vec<ConsumerRef>,
     /// For each publish in the batch on a confirming channel: channel key and number.
     pub(crate) tags: Vec<(u32, u64)>,
     /// Channels with publishes to confirm in this batch.
@@ -144,6 +146,7 @@ impl Connection {
             batch: Batch::default(),
             effects: Effects::default(),
             settlements: Vec::new(),
+            stalled: Vec::new(),
             tags: Vec::new(),
             confirming: Vec::new(),
             tally: crate::commit::Tally::default(),

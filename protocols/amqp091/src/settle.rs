@@ -41,6 +41,7 @@ impl Connection {
                 taken
             }
         };
+        self.stalled.append(&mut session.stalled);
         taken.ok_or_else(|| Failure::channel(406, format!("unknown delivery tag {tag}")))
     }
 
@@ -66,6 +67,7 @@ impl Connection {
             consumers += u32::from(held.consumer);
             settlements.push(settlement(held, Outcome::Released));
         });
+        self.stalled.append(&mut session.stalled);
         drop(inner);
         if let Mode::Transaction(transaction) = &mut channel.mode {
             let held = transaction.acknowledgements.drain(..).flat_map(|one| one.held);
@@ -76,6 +78,7 @@ impl Connection {
 
     /// A channel ends: its consumers leave, what it held goes back, what it had not committed is forgotten.
     pub(crate) fn give_back_channel(&mut self, key: u32) {
+        self.drop_cancelled();
         let Some(channel) = self.channels.get_mut(key as usize) else { return };
         channel.incoming = None;
         channel.reply_queue = None;

@@ -76,7 +76,7 @@ impl Connection {
             let mut inner = self.outbox.lock();
             if let Some(session) = inner.sessions.session(session) {
                 let held = transaction.acknowledgements.into_iter().flat_map(|one| one.held);
-                held.for_each(|(tag, held)| session.tags.hold_again(tag, held));
+                session.tags.hold_again(held);
             }
         }
         self.say(number, ServerMethod::TxRollbackOk);
