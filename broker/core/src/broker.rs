@@ -240,9 +240,20 @@ impl Broker {
     /// Paged bodies were read.
     pub fn loaded(&self, queue: QueueTarget, bodies: Vec<(u64, Result<Message, StoreError>)>, now: u64) {
         let mut effects = Effects::default();
-        self.counters.delivered.paged_in.add(bodies.len() as u64);
-        self.in_queue(queue, now, &mut effects, |queue, cx| queue.loaded(bodies, cx));
+        self.load(queue, bodies, now, &mut effects);
         self.carry_out(&mut effects, now);
+    }
+
+    /// As [`Broker::loaded`], for a caller that carries out effects itself.
+    pub(crate) fn load(
+        &self,
+        queue: QueueTarget,
+        bodies: Vec<(u64, Result<Message, StoreError>)>,
+        now: u64,
+        effects: &mut Effects,
+    ) {
+        self.counters.delivered.paged_in.add(bodies.len() as u64);
+        self.in_queue(queue, now, effects, |queue, cx| queue.loaded(bodies, cx));
     }
 
     /// Expires what is due in every shard.

@@ -256,7 +256,7 @@ impl<S: Sessions + 'static> Outbox<S> {
     pub fn send(&self) -> bool {
         self.marked.store(false, Ordering::Release);
         let mut inner = self.inner.lock();
-        if inner.closed {
+        if inner.closed || inner.failed {
             return false;
         }
         if inner.writing {
@@ -281,10 +281,16 @@ impl<S: Sessions + 'static> Outbox<S> {
             inner.sending_bytes = sending.len();
             match sent {
                 Ok(()) => recycle(&mut inner.pending, sending),
-                Err(error) => {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     inner.sending = sending;
-                    inner.failed |= error.kind() != io::ErrorKind::WouldBlock;
                     return true;
+                }
+                Err(_) => {
+                    // The client is gone: there is nothing to wait for, and the task sees to the end.
+                    inner.failed = true;
+                    drop(inner);
+                    self.wire.wake();
+                    return false;
                 }
             }
         }

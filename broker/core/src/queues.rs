@@ -395,7 +395,7 @@ impl Broker {
                     if bodies.is_empty() {
                         return Ok(None);
                     }
-                    self.loaded(fetch.queue, bodies, caller.now);
+                    self.load(fetch.queue, bodies, caller.now, effects);
                 }
             }
         }
