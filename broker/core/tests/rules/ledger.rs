@@ -239,8 +239,10 @@ impl Journal for Ledger {
         }
     }
 
+    /// Each record counts as a byte.
     fn backlog(&self) -> usize {
-        0
+        let book = self.0.lock();
+        (book.last - book.durable) as usize
     }
 
     fn space(&self) -> Space {
