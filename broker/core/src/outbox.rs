@@ -328,6 +328,7 @@ impl<S: Sessions + 'static> Outbox<S> {
         inner.paused = Vec::new();
         if !inner.writing {
             inner.sending = Chunk::default();
+            inner.sending_bytes = 0;
         }
     }
 

@@ -444,8 +444,6 @@ fn take_header(incoming: &mut Incoming, frame: &Frame<'_>, message_max: usize) -
     properties::facts(content.properties)?;
     if !incoming.stray {
         incoming.block.extend_from_slice(content.properties);
-        // What a body frame can bring is set aside at once; more only as it comes.
-        incoming.block.reserve(size.min(1 << 20));
     }
     incoming.header = Some((if incoming.stray { 0 } else { content.properties.len() }, size));
     Ok(size == 0)
