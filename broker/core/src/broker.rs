@@ -116,6 +116,8 @@ pub struct Broker {
     fetcher: OnceLock<Box<dyn Fetcher>>,
     memory: AtomicI64,
     pub(crate) next_queue: AtomicU64,
+    /// Ids below this one are never given out again after a restart.
+    pub(crate) reserved_ids: AtomicU64,
 }
 
 impl Broker {
@@ -138,6 +140,7 @@ impl Broker {
             fetcher: OnceLock::new(),
             memory: AtomicI64::new(0),
             next_queue: AtomicU64::new(1),
+            reserved_ids: AtomicU64::new(0),
         }
     }
 

@@ -80,6 +80,11 @@ pub enum Fact {
         /// What it is.
         binding: Binding,
     },
+    /// Ids of queues below this one may have been given out.
+    QueueIds {
+        /// The lowest id that never was.
+        reserved: u64,
+    },
 }
 
 impl Fact {
@@ -90,6 +95,7 @@ impl Fact {
             Self::Exchange { vhost, name, .. } => key(1, vhost, name.as_bytes()),
             Self::Queue { vhost, name, .. } => key(2, vhost, name.as_bytes()),
             Self::Binding { vhost, binding } => key(3, vhost, &binding_id(binding)),
+            Self::QueueIds { .. } => key(4, "", &[]),
         }
     }
 

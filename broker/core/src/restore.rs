@@ -18,6 +18,9 @@ use crate::topology::{PREDECLARED, add_binding};
 use crate::upkeep::ranges;
 use crate::value::Table;
 
+/// Ids set aside at each start: more than one life of the broker can use, and enough for two thousand million lives.
+const QUEUE_IDS: u64 = 1 << 32;
+
 /// What recovery could not make sense of, for the operator.
 #[derive(Debug, Default)]
 pub struct Restored {
@@ -92,6 +95,10 @@ impl Broker {
     ) -> bool {
         match fact {
             Fact::Vhost { .. } => true,
+            Fact::QueueIds { reserved } => {
+                self.next_queue.fetch_max(reserved, Ordering::Relaxed);
+                true
+            }
             Fact::Exchange { vhost, name, definition } => {
                 let Some(Building { snapshot, .. }) = building.get_mut(&vhost) else {
                     return false;
@@ -160,6 +167,17 @@ impl Broker {
         true
     }
 
+    /// Makes sure that no queue gets an id that an earlier one had: records of that one may still be in the journal.
+    /// For a broker that has been restored and does not serve yet.
+    ///
+    /// # Errors
+    /// When the store takes no record.
+    pub fn reserve_queue_ids(&self) -> Result<(), StoreError> {
+        let reserved = self.next_queue.load(Ordering::Relaxed).saturating_add(QUEUE_IDS);
+        self.reserved_ids.store(reserved, Ordering::Relaxed);
+        self.state(&Fact::QueueIds { reserved }, true).map(drop)
+    }
+
     /// Messages of queues that are no more, and transient ones that were paged out.
     fn drop_unknown(&self, queues: &HashMap<QueueId, RecoveredQueue>) {
         for (&queue, recovered) in queues {
@@ -186,7 +204,9 @@ impl Broker {
     }
 
     fn facts(&self) -> Vec<Fact> {
+        let reserved = self.reserved_ids.load(Ordering::Relaxed);
         let mut facts = Vec::new();
+        facts.extend((reserved > 0).then_some(Fact::QueueIds { reserved }));
         for vhost in self.all_vhosts() {
             let name = vhost.name.to_string();
             let snapshot = vhost.snapshot();

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use portolan_amqp091::codec::Limits;
 use portolan_amqp091::{Amqp091, Settings};
 use portolan_core::broker::{self, Broker};
-use portolan_core::store::{Owner, Space};
+use portolan_core::store::{Index, Journal, Owner, Space, Waiter};
 use portolan_storage::{OnDamage, Options, Store};
 use tokio::sync::watch;
 
@@ -19,7 +19,7 @@ use crate::listener::Acceptor;
 use crate::pager;
 use crate::process;
 use crate::serve::{DataPath, Parts};
-use crate::status::{Gauges, Status};
+use crate::status::{Gauges, Lifecycle, Phase, Status};
 use crate::time::now_ms;
 
 /// How often expiry is looked at. Consumers never see an expired message whatever this is; it decides how late a
@@ -42,6 +42,8 @@ pub async fn start(parts: Parts) -> Result<Node, Failure> {
     let counters = Arc::clone(&parts.counters);
     let opened = tokio::task::spawn_blocking(move || open(&config, counters)).await;
     let (broker, store) = opened.map_err(|error| Failure::Internal(error.to_string()))??;
+    // Never durable that far: it hears of nothing but the end.
+    broker.journal.wait_for(Index::MAX, Arc::new(Watch(Arc::clone(&parts.lifecycle))));
     pager::start(&broker).map_err(|error| Failure::Io { what: "cannot start a thread", error })?;
     let (stop, stopped) = watch::channel(None);
     let config = &parts.config;
@@ -69,6 +71,20 @@ pub async fn start(parts: Parts) -> Result<Node, Failure> {
     Ok(Node { broker, store, stop })
 }
 
+/// Ends the node when the journal fails: a broker that confirms nothing is better restarted or replaced.
+struct Watch(Arc<Lifecycle>);
+
+impl Waiter for Watch {
+    fn durable(&self, _: Index) {}
+
+    fn failed(&self) {
+        // A journal that is closed in good order tells its waiters the same.
+        if *self.0.phase() != Phase::Draining {
+            self.0.fail("the journal failed");
+        }
+    }
+}
+
 fn open(
     config: &Config,
     counters: Arc<portolan_core::counters::Counters>,
@@ -78,6 +94,7 @@ fn open(
     let clean = recovered.clean;
     let broker = Arc::new(Broker::new(broker_settings(config), store.clone(), Box::new(Amqp091), counters));
     let restored = broker.restore(recovered, now_ms());
+    broker.reserve_queue_ids()?;
     for vhost in &config.vhosts {
         broker.add_vhost(&vhost.name)?;
     }
