@@ -7,8 +7,11 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use rustix::fs::{FallocateFlags, FlockOperation};
+use rustix::fs::{FallocateFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
+
+/// What the operating system caches and disks write at once; no smaller piece can go past the cache.
+pub const BLOCK: usize = 4096;
 
 /// An open file.
 pub trait File: Send + Sync {
@@ -59,6 +62,15 @@ pub trait FileSystem: Send + Sync {
     /// # Errors
     /// The system's.
     fn open(&self, path: &Path) -> io::Result<Arc<dyn File>>;
+
+    /// Opens a file for writing past the cache, in whole [`BLOCK`]s from memory aligned to them, where the file system
+    /// can do that; else as [`FileSystem::open`] does.
+    ///
+    /// # Errors
+    /// The system's.
+    fn open_uncached(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        self.open(path)
+    }
 
     /// Gives a file another name, in place of any file of that name.
     ///
@@ -152,6 +164,16 @@ impl FileSystem for RealFs {
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
         Ok(Arc::new(RealFile(fs::File::options().read(true).write(true).open(path)?)))
+    }
+
+    fn open_uncached(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        let flags = OFlags::WRONLY | OFlags::DIRECT | OFlags::CLOEXEC;
+        match rustix::fs::open(path, flags, Mode::empty()) {
+            Ok(file) => Ok(Arc::new(RealFile(file.into()))),
+            // Some file systems have nothing but the cache.
+            Err(Errno::INVAL | Errno::OPNOTSUPP) => self.open(path),
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {

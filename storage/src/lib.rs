@@ -12,7 +12,7 @@ pub mod journal;
 mod memory;
 mod options;
 
-pub use filesystem::{File, FileSystem, Lock, RealFs};
+pub use filesystem::{BLOCK, File, FileSystem, Lock, RealFs};
 pub use journal::{RecordAt, Store};
 pub use memory::MemoryJournal;
 

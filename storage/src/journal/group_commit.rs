@@ -1,12 +1,13 @@
 //! The journal's thread: writes and syncs what has gathered, tells who waits, and takes what came meanwhile.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use portolan_core::store::{StoreError, Waiter};
 
-use crate::filesystem::File;
+use crate::filesystem::{BLOCK, File};
 use crate::journal::Shared;
 use crate::journal::buffer::{Chunk, Sleep};
 use crate::journal::footer::TRAILER;
@@ -95,6 +96,19 @@ impl Shared {
     }
 }
 
+/// Writes the chunk's bytes. Where they end in a block that they are the first to write to, that block is made all
+/// zeros before: a cache that does not know the block would have to read it from the disk to change a part of it.
+fn write(file: &dyn File, chunk: &Chunk) -> io::Result<()> {
+    const BLANK: [u8; BLOCK] = [0; BLOCK];
+    let start = u64::from(chunk.start);
+    let end = start + chunk.bytes.len() as u64;
+    let last = end / BLOCK as u64 * BLOCK as u64;
+    if last >= start && last < end && last + BLOCK as u64 <= chunk.length {
+        file.write_at(&BLANK, last)?;
+    }
+    file.write_at(&chunk.bytes, start)
+}
+
 struct Writer<'s> {
     shared: &'s Shared,
     file: Option<(u32, Arc<dyn File>)>,
@@ -108,7 +122,7 @@ impl Writer<'_> {
         let shared = self.shared;
         let failed = |what| move |error| shared.io(what, chunk.segment, error);
         if !chunk.bytes.is_empty() {
-            file.write_at(&chunk.bytes, u64::from(chunk.start)).map_err(failed("cannot write"))?;
+            write(&*file, chunk).map_err(failed("cannot write"))?;
         }
         let Some(footer) = &chunk.footer else {
             file.sync().map_err(failed("cannot sync"))?;
