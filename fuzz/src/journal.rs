@@ -37,7 +37,7 @@ fn message(seq: u64) -> Message {
         persistent: true,
         ttl: None,
     };
-    Message::assemble(facts, b"x", b"key", &[0x10, 0, 2], &vec![seq as u8; 100])
+    Message::assemble(facts, b"x", b"key", &[0x10, 0, 2], &[seq as u8; 100])
 }
 
 /// A journal of a few segments with every kind of record, left without a goodbye.
@@ -107,7 +107,8 @@ fn change(files: &FaultyFs, paths: &[PathBuf], feed: &mut Feed<'_>) {
                 let Some(&at) = sound.get(place % sound.len().max(1)) else { return };
                 let index = frame::peek(&bytes[at..]).map_or(1, |head| head.index);
                 let (kind, length) = (feed.byte() % 16, usize::from(feed.byte()));
-                let frame = forged(seed, index.wrapping_add_signed(i64::from(feed.byte() as i8)), kind, feed.bytes(length));
+                let frame =
+                    forged(seed, index.wrapping_add_signed(i64::from(feed.byte() as i8)), kind, feed.bytes(length));
                 let room = bytes.len() - at;
                 bytes[at..at + frame.len().min(room)].copy_from_slice(&frame[..frame.len().min(room)]);
             }
