@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use portolan_amqp091::codec::Limits;
 use portolan_amqp091::{Amqp091, Settings};
 use portolan_core::broker::{self, Broker};
-use portolan_core::store::{Index, Journal, Owner, Space, Waiter};
+use portolan_core::store::{Index, Owner, Space, Waiter};
 use portolan_storage::{OnDamage, Options, Store};
 use tokio::sync::watch;
 
