@@ -1,7 +1,7 @@
 //! Declaring, using and deleting queues, with the rules for each.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, LazyLock};
 
 use crate::broker::Broker;
 use crate::catalogue::{QueueEntry, Snapshot, Vhost};
@@ -137,7 +137,7 @@ impl Broker {
     ) -> QueueEntry {
         let shard = (id.0 % self.shards.len() as u64) as u32;
         let name: Arc<str> = name.into();
-        let options = Arc::new(options);
+        let options = shared_options(options);
         let identity = |slot| Identity {
             target: QueueTarget { id, shard, slot },
             name: Arc::clone(&name),
@@ -406,4 +406,10 @@ impl Broker {
 pub(crate) fn quorum_limit(definition: &QueueDefinition, given: Option<u32>) -> Option<u32> {
     let named = definition.arguments.get("x-delivery-limit").is_some();
     given.or((!named).then_some(QUORUM_DELIVERY_LIMIT))
+}
+
+/// Most queues have no arguments and share what that means.
+fn shared_options(options: QueueOptions) -> Arc<QueueOptions> {
+    static PLAIN: LazyLock<Arc<QueueOptions>> = LazyLock::new(Arc::default);
+    if options == **PLAIN { Arc::clone(&PLAIN) } else { Arc::new(options) }
 }

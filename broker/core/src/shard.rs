@@ -25,7 +25,8 @@ pub struct Enqueue {
 /// The queues of a shard.
 #[derive(Default)]
 pub struct Shard {
-    queues: Slab<Queue>,
+    /// Boxed, so that growing moves pointers and leaves no large holes.
+    queues: Slab<Box<Queue>>,
     /// When to look at which slot, earliest first.
     deadlines: BTreeSet<(u64, u32)>,
     /// The deadline set for each slot.
@@ -37,24 +38,27 @@ impl Shard {
     pub fn insert(&mut self, now: u64, identity: impl FnOnce(u32) -> Identity) -> u32 {
         let entry = self.queues.vacant_entry();
         let slot = entry.key() as u32;
-        entry.insert(Queue::new(identity(slot), now));
+        entry.insert(Box::new(Queue::new(identity(slot), now)));
         self.schedule(slot);
         slot
     }
 
     /// The queue there, unless it is gone.
     pub fn queue(&mut self, target: QueueTarget) -> Option<&mut Queue> {
-        self.queues.get_mut(target.slot as usize).filter(|queue| queue.identity.target.id == target.id)
+        self.queues
+            .get_mut(target.slot as usize)
+            .map(|queue| &mut **queue)
+            .filter(|queue| queue.identity.target.id == target.id)
     }
 
     /// Every queue, for gauges.
     pub fn queues(&self) -> impl Iterator<Item = &Queue> {
-        self.queues.iter().map(|(_, queue)| queue)
+        self.queues.iter().map(|(_, queue)| &**queue)
     }
 
     /// Every queue, for a stop.
     pub fn queues_mut(&mut self) -> impl Iterator<Item = &mut Queue> {
-        self.queues.iter_mut().map(|(_, queue)| queue)
+        self.queues.iter_mut().map(|(_, queue)| &mut **queue)
     }
 
     /// Publishes a batch.
@@ -158,7 +162,7 @@ impl Shard {
     }
 
     fn schedule(&mut self, slot: u32) {
-        let deadline = self.queues.get(slot as usize).and_then(Queue::deadline).unwrap_or(0);
+        let deadline = self.queues.get(slot as usize).and_then(|queue| queue.deadline()).unwrap_or(0);
         if self.set.len() <= slot as usize {
             self.set.resize(slot as usize + 1, 0);
         }

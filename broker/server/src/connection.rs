@@ -25,7 +25,7 @@ use crate::time::now_ms;
 
 /// Bytes read at once. One buffer serves all connections of a thread: what a read leaves unused is kept by its
 /// connection.
-const READ: usize = 128 * 1024;
+const READ: usize = 64 * 1024;
 /// Time that a client gets for its goodbye after ours.
 const GOODBYE: Duration = Duration::from_secs(3);
 /// Time that a closing connection gets to take what is still in the outbox.
