@@ -36,6 +36,17 @@ fn the_catalogue_comes_back() {
 }
 
 #[test]
+fn an_id_stays_used_though_its_queue_is_gone() {
+    let kit = Kit::new();
+    kit.broker.reserve_queue_ids().unwrap();
+    let old = kit.queue("q", &[]);
+    kit.delete("q");
+    let (kit, _) = kit.restart(false);
+    kit.broker.reserve_queue_ids().unwrap();
+    assert!(kit.queue("q", &[]) > old, "records of the old one may still be in the journal");
+}
+
+#[test]
 fn what_was_deleted_stays_deleted() {
     let kit = furnished();
     kit.store("q", &["a"]);
