@@ -23,6 +23,7 @@ class Suite:
     needs: list = field(default_factory=list)
     before: list = field(default_factory=list)
     config: object = None
+    settings: list = field(default_factory=list)
     environment: dict = field(default_factory=dict)
     # What the command must be told besides when the broker is not ours.
     peer_arguments: list = field(default_factory=list)
@@ -62,6 +63,12 @@ SUITES = [
         environment={"EXAMPLES": str(ROOT / "examples"), "PYTHON": PYTHON, "RUST_EXAMPLES": str(DEBUG),
                      "NODE_PATH": str(CONFORMANCE / "js/node_modules")},
     ),  # fmt: skip
-    Suite("hostile", ["python3", "-u", str(CONFORMANCE / "hostile/hostile_suite.py")], 240),
+    Suite(
+        "hostile",
+        ["python3", "-u", str(CONFORMANCE / "hostile/hostile_suite.py")],
+        240,
+        # A share of the machine's memory, the default, would let the suite prove nothing.
+        settings=['limits.message_memory="64 MiB"'],
+    ),
     Suite("crash", [str(DEBUG / "crash-suite")], 60 + 20 * int(os.environ.get("CRASH_ROUNDS", "5")), needs=["rust"]),
 ]

@@ -9,7 +9,7 @@ CONFORMANCE = Path(__file__).resolve().parents[1]
 ROOT = CONFORMANCE.parent
 VENV = CONFORMANCE / ".venv"
 JAVA_CLIENT = Path("/usr/share/java/amqp-client.jar")
-PEER_SECONDS = 600
+INSTALL_SECONDS = 600
 
 
 class Missing(Exception):
@@ -17,10 +17,14 @@ class Missing(Exception):
 
 
 def _run(command, **options):
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=PEER_SECONDS, **options)
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=INSTALL_SECONDS, **options)
     if done.returncode:
         tail = " / ".join(done.stdout.strip().splitlines()[-3:])
         raise Missing(f"{' '.join(map(str, command[:4]))} … failed: {tail}")
+
+
+class Broken(Exception):
+    """Something of our own does not build."""
 
 
 class Tools:
@@ -88,7 +92,9 @@ class Tools:
 
     def _rust(self):
         """The Rust clients, in the profile that the tests have already built."""
-        _run(["cargo", "build", "--locked", "-p", "portolan-conformance", "--bins", "-p", "portolan-examples"], cwd=ROOT)
+        command = ["cargo", "build", "--locked", "--bins", "-p", "portolan-conformance", "-p", "portolan-examples"]
+        if subprocess.run(command, cwd=ROOT).returncode:
+            raise Broken("the Rust clients do not build")
 
 
 def target_folder():

@@ -280,26 +280,35 @@ def many_announced_bodies_that_never_come():
         healthy()
 
 
-@check
-def a_consumer_that_never_reads_its_socket():
+def flood_a_lazy_consumer(**queue):
+    """300 MiB for somebody who takes no byte: they must stay in the queue or on disk, not in an outbox."""
     with connect() as lazy, connect() as busy:
         lazy.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         for peer in (lazy, busy):
             peer.login()
             peer.open()
-        queue = busy.call("queue.declare", auto_delete=True)["queue"]
-        lazy.send(codec.method("basic.consume", 1, queue=queue, no_ack=True))
+        name = busy.call("queue.declare", **queue)["queue"]
+        lazy.send(codec.method("basic.consume", 1, queue=name, no_ack=True))
         busy.call("confirm.select")
-        # 300 MiB for somebody who takes no byte: most of it must stay in the queue or on disk, not in an outbox.
         body = bytes(64 << 10)
         for i in range(4800):
-            busy.publish(body, routing_key=queue, delivery_mode=2)
+            busy.publish(body, routing_key=name, delivery_mode=2)
             if i % 100 == 99:
                 confirmed(busy, i + 1)
         healthy()
         lazy.drop()
-        busy.call("queue.delete", queue=queue)
+        busy.call("queue.delete", queue=name)
         busy.close()
+
+
+@check
+def a_consumer_of_a_durable_queue_that_never_reads_its_socket():
+    flood_a_lazy_consumer(queue="lazy", durable=True)
+
+
+@check
+def a_consumer_of_a_transient_queue_that_never_reads_its_socket():
+    flood_a_lazy_consumer(auto_delete=True)
 
 
 def confirmed(peer, wanted):
