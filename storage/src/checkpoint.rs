@@ -40,6 +40,8 @@ type Read = Result<(sled::Db, Option<Known>), String>;
 #[derive(Default)]
 pub(crate) struct Checkpoint {
     database: Mutex<Option<sled::Db>>,
+    /// It is still being opened, for a journal with these records before and after it.
+    opening: Mutex<Option<(Opening, Index, Index)>>,
     orders: Mutex<Orders>,
     changed: Condvar,
 }
@@ -72,8 +74,29 @@ impl Checkpoint {
         Opening { folder, reading }
     }
 
+    /// It takes facts, now or as soon as it is open.
     pub(crate) fn is_open(&self) -> bool {
-        self.database.lock().is_some()
+        self.is_opening() || self.database.lock().is_some()
+    }
+
+    /// Its own thread is to wait for it to open, and to bring all facts to it.
+    pub(crate) fn is_opening(&self) -> bool {
+        self.opening.lock().is_some()
+    }
+
+    /// A checkpoint that goes on opening beside whatever its user does, for a journal that begins after record
+    /// `before` and ends before record `next`.
+    pub(crate) fn opening(opening: Opening, before: Index, next: Index) -> Self {
+        let opening = opening.reading.is_some().then_some((opening, before, next));
+        Self { opening: Mutex::new(opening), ..Self::default() }
+    }
+
+    /// Waits until it is open, and tells its facts unless somebody has waited before.
+    pub(crate) fn finish_opening(&self) -> Option<Known> {
+        let (opening, before, next) = self.opening.lock().take()?;
+        let (database, known) = opening.finish(before, next);
+        *self.database.lock() = database;
+        known
     }
 
     pub(crate) fn wake(&self) {
@@ -93,12 +116,12 @@ impl Checkpoint {
 impl Opening {
     /// The checkpoint, with its facts if they can be used with a journal that begins after record `before` and ends
     /// before record `next`.
-    pub(crate) fn finish(self, before: Index, next: Index) -> (Checkpoint, Option<Known>) {
-        let Some(reading) = self.reading else { return (Checkpoint::default(), None) };
+    fn finish(self, before: Index, next: Index) -> (Option<sled::Db>, Option<Known>) {
+        let Some(reading) = self.reading else { return (None, None) };
         let why = match reading.join() {
-            Ok(Ok((database, None))) => return (Checkpoint::of(database), None),
+            Ok(Ok((database, None))) => return (Some(database), None),
             Ok(Ok((database, Some(known)))) if (before..next).contains(&known.0) => {
-                return (Checkpoint::of(database), Some(known));
+                return (Some(database), Some(known));
             }
             Ok(Ok((_, Some((index, _))))) if index < before => "it is older than the journal's first segment".into(),
             Ok(Ok(_)) => "it is newer than the journal".into(),
@@ -112,17 +135,11 @@ impl Opening {
             open(&folder).map_err(|error| error.to_string())
         };
         match std::thread::spawn(rebuild).join() {
-            Ok(Ok(database)) => return (Checkpoint::of(database), None),
+            Ok(Ok(database)) => return (Some(database), None),
             Ok(Err(error)) => tracing::warn!(error, "no checkpoint can be kept until the next start"),
             Err(_) => tracing::warn!("no checkpoint can be kept until the next start: sled panicked"),
         }
-        (Checkpoint::default(), None)
-    }
-}
-
-impl Checkpoint {
-    fn of(database: sled::Db) -> Self {
-        Self { database: Mutex::new(Some(database)), ..Self::default() }
+        (None, None)
     }
 }
 
@@ -172,8 +189,9 @@ fn write_bucket(facts: &BTreeMap<Vec<u8>, Vec<u8>>) -> Vec<u8> {
 /// The checkpoint's thread.
 pub(crate) fn run(shared: &Shared) {
     let checkpoint = &shared.checkpoint;
+    drop(checkpoint.finish_opening());
     if !checkpoint.is_open() {
-        return;
+        return shared.state.lock().stop_mirroring();
     }
     let mut mirrored = 0;
     loop {

@@ -82,12 +82,12 @@ impl Store {
         let found = folder::check_format(files, &options.folder)?;
         let folder = options.folder.join("journal");
         files.create_folder(&folder).map_err(|error| io_error("cannot make", &folder, error))?;
-        // The checkpoint takes as long to open as the journal does to read, so they go side by side.
+        // The checkpoint takes longer to open than the journal does to read, so they go side by side.
         let opening = Checkpoint::begin_opening(options);
         let recovery = recover::recover(options, &folder, found)?;
         let mut replayed = replay::replay(&recovery.segments);
         let before = recovery.segments.first().map_or(0, |first| first.footer.first.saturating_sub(1));
-        let (checkpoint, known) = opening.finish(before, recovery.next);
+        let checkpoint = Checkpoint::opening(opening, before, recovery.next);
         let state = Self::state(options, &recovery, &mut replayed);
         let shared = Arc::new(Shared {
             options: options.clone(),
@@ -103,7 +103,10 @@ impl Store {
             checkpoint,
         });
         shared.first_files(recovery.prepared, found)?;
-        let facts = shared.facts(&replayed.facts, known)?;
+        if let Some(number) = recovery.wanted {
+            shared.segments.want(number);
+        }
+        let facts = shared.facts(&replayed.facts)?;
         let recovered = shared.recovered(replayed, facts);
         let threads = Mutex::new(spawn(&shared)?);
         let store = Arc::new(Self { shared, threads, lock: Mutex::new(Some(lock)) });

@@ -20,27 +20,44 @@ use crate::options::OnDamage;
 
 /// Bytes read at once: facts lie thinly among messages.
 const AHEAD: usize = 64 << 10;
+/// So many facts are read from the journal sooner than sled opens, which syncs files of its own before it answers.
+const FEW: usize = 1024;
 
 struct Reader<'s> {
     shared: &'s Shared,
     window: Window,
     open: Option<(u32, Arc<dyn File>, u64)>,
+    on_damage: OnDamage,
 }
 
 /// What a record of a fact said.
 type Said = (Vec<u8>, Option<Vec<u8>>);
 
 impl Shared {
-    /// The facts in force after those at `places`; `known` is what the checkpoint has.
-    pub(crate) fn facts(
+    /// The facts in force after those at `places`, read from there or, where the checkpoint knows them, from that.
+    pub(crate) fn facts(&self, places: &[FactAt]) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, StoreError> {
+        if places.len() <= FEW {
+            match self.facts_since(places, None, OnDamage::Refuse) {
+                // What the journal lost may still be in the checkpoint.
+                Err(StoreError::Damaged { .. }) => {}
+                read => return read,
+            }
+        }
+        let known = self.checkpoint.finish_opening();
+        self.facts_since(places, known, self.options.on_damage)
+    }
+
+    /// The facts in force after `known` and those at `places` that came later.
+    pub(crate) fn facts_since(
         &self,
         places: &[FactAt],
         known: Option<Known>,
+        on_damage: OnDamage,
     ) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, StoreError> {
         let (since, mut facts) = known.unwrap_or_default();
         let mirroring = self.checkpoint.is_open();
         let mut mirror = Vec::new();
-        let mut reader = Reader { shared: self, window: Window::default(), open: None };
+        let mut reader = Reader { shared: self, window: Window::default(), open: None, on_damage };
         for place in places.iter().filter(|place| place.index > since) {
             let Some((key, value)) = reader.read(place)? else { continue };
             if mirroring {
@@ -54,6 +71,8 @@ impl Shared {
         let mut state = self.state.lock();
         state.mirror = mirror;
         state.mirroring = mirroring;
+        // What it had was not looked at.
+        state.mirror_anew |= self.checkpoint.is_opening();
         Ok(facts)
     }
 }
@@ -88,7 +107,7 @@ impl Reader<'_> {
         let what = "a record of the catalogue fails its checksum: restore the file from a backup, or start once with \
                     on_damage = \"repair\" to go on without it";
         let damage = StoreError::Damaged { file: segment::path(&shared.folder, number), offset, what: what.into() };
-        if shared.options.on_damage == OnDamage::Refuse {
+        if self.on_damage == OnDamage::Refuse {
             return Err(damage);
         }
         tracing::error!(%damage, "damage skipped as asked");

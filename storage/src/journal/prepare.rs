@@ -61,6 +61,11 @@ impl Segments {
         self.slot.lock().next = Next::Ready { number, file };
     }
 
+    /// Has a segment made ready from the start on.
+    pub(crate) fn want(&self, number: u32) {
+        self.slot.lock().next = Next::None { wanted: Some(number) };
+    }
+
     /// Makes the first segment of a new journal.
     pub(crate) fn make_first(&self, shared: &Shared) -> Result<(), StoreError> {
         let file = make(shared, 1, None).map_err(|error| shared.io("cannot make", 1, error))?;

@@ -149,7 +149,7 @@ impl Shared {
             state.facts = FactSizes::default();
             state.mirror_anew = true;
         }
-        let facts = self.facts(&replayed.facts, None)?;
+        let facts = self.facts_since(&replayed.facts, None, self.options.on_damage)?;
         Ok(self.recovered(replayed, facts))
     }
 

@@ -29,6 +29,8 @@ pub(crate) struct Recovery {
     pub(crate) builder: Builder,
     /// A file that is ready for the next segment.
     pub(crate) prepared: Option<(u32, Arc<dyn File>)>,
+    /// The segment that has to be made ready anew.
+    pub(crate) wanted: Option<u32>,
 }
 
 /// A segment file on the way in.
@@ -72,11 +74,13 @@ pub(crate) fn recover(options: &Options, folder: &Path, found: Found) -> Result<
     reader.check_succession(&mut recovery, &unused, found)?;
     let next = recovery.segments.last().map_or(1, |last| last.number + u32::from(last.sealed || recovery.offset > 0));
     for candidate in unused {
-        if candidate.number == next {
+        if candidate.number == next && recovery.offset == 0 {
             reader.scrub(&candidate)?;
             recovery.prepared = Some((next, candidate.file));
         } else {
+            // There is time to make the next one while this one is filled, which reading through the file is not.
             reader.remove(&segment::path(folder, candidate.number))?;
+            recovery.wanted = recovery.wanted.or((candidate.number == next).then_some(next));
         }
     }
     Ok(recovery)
@@ -147,8 +151,14 @@ impl Reader<'_> {
     }
 
     fn load(&mut self, begun: &[Candidate]) -> Result<Recovery, StoreError> {
-        let mut recovery =
-            Recovery { segments: Vec::new(), offset: 0, next: 1, builder: Builder::default(), prepared: None };
+        let mut recovery = Recovery {
+            segments: Vec::new(),
+            offset: 0,
+            next: 1,
+            builder: Builder::default(),
+            prepared: None,
+            wanted: None,
+        };
         for (at, candidate) in begun.iter().enumerate() {
             let following = begun.get(at + 1);
             let trusted = match following {

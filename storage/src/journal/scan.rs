@@ -230,6 +230,12 @@ pub(crate) struct Search<'f> {
     pub(crate) least: Index,
 }
 
+/// Bytes at the start of `bytes` that are zero for sure.
+fn zeros_before(bytes: &[u8]) -> usize {
+    let zero = |block: &&[u8]| block.iter().fold(0, |sum, byte| sum | byte) == 0;
+    bytes.chunks(256).take_while(zero).map(<[u8]>::len).sum()
+}
+
 impl Search<'_> {
     /// Offset, size, index and kind of the first sound frame from `offset` on.
     pub(crate) fn next(&mut self, window: &mut Window, mut offset: u64) -> io::Result<Option<(u64, u64, Index, Kind)>> {
@@ -250,6 +256,12 @@ impl Search<'_> {
             let piece = window.bytes(self.file, offset, left.min(AHEAD / 4), left.min(AHEAD))?;
             if piece.len() < frame::HEADER {
                 return Ok(None);
+            }
+            // Most of what is searched was never written to.
+            let zeros = zeros_before(piece);
+            if zeros > frame::HEADER {
+                offset += ((zeros - frame::HEADER) / 8 * 8 + 8) as u64;
+                continue;
             }
             let plausible = |head: &frame::Head| head.index >= self.least && head.length < left;
             let step = (0..=piece.len() - frame::HEADER)
