@@ -48,7 +48,7 @@ pub async fn start(parts: Parts) -> Result<Node, Failure> {
     let (stop, stopped) = watch::channel(None);
     let config = &parts.config;
     let around = Arc::new(Surroundings {
-        authenticator: Arc::clone(&parts.authenticator),
+        authenticator: parts.authenticator.await.map_err(|error| Failure::Internal(error.to_string()))??,
         admission: Admission::new(&config.limits),
         alarms: Arc::clone(&parts.alarms),
         journal: Arc::clone(&broker.journal),

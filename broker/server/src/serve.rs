@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use portolan_core::counters::Counters;
 use tokio::runtime;
+use tokio::task::JoinHandle;
 
 use crate::alarms::{self, AlarmBoard, Marks};
 use crate::auth::Authenticator;
@@ -26,8 +27,8 @@ const GRACE: Duration = Duration::from_secs(5);
 pub struct Parts {
     /// The configuration in force.
     pub config: Arc<Config>,
-    /// Lets clients in.
-    pub authenticator: Arc<Authenticator>,
+    /// Lets clients in, once its hashes are made.
+    pub authenticator: JoinHandle<Result<Arc<Authenticator>, Failure>>,
     /// To be counted into.
     pub counters: Arc<Counters>,
     /// Says when publishers must wait.
@@ -100,7 +101,8 @@ where
     http::serve(http, config.listeners.backlog, &panel)
         .map_err(|error| Failure::Io { what: "cannot listen for HTTP", error })?;
 
-    let authenticator = authenticator(config.clone(), counters.clone()).await?;
+    // Hashing takes a tenth of a second on a small machine: the store is opened meanwhile.
+    let authenticator = tokio::spawn(authenticator(config.clone(), counters.clone()));
     let drain_timeout = config.node.drain_timeout.0;
     let parts = Parts { config, authenticator, counters, alarms: board.clone(), lifecycle: lifecycle.clone(), amqp };
     let path = tokio::select! {
