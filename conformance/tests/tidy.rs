@@ -62,7 +62,10 @@ fn layer_of_package(name: &str) -> Option<&'static str> {
 /// Rust files of a member, except its tests and benches, with their text.
 fn sources(member: &str) -> Vec<(PathBuf, String)> {
     let mut found = Vec::new();
-    let mut folders = vec![root().join(member).join("src")];
+    let member = root().join(member);
+    // The examples have a folder for each language.
+    let mut folders =
+        vec![[member.join("src"), member.join("rust")].into_iter().find(|folder| folder.is_dir()).unwrap()];
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(&folder).unwrap() {
             let path = entry.unwrap().path();
