@@ -1,13 +1,14 @@
 //! Opening a journal: which segments there are, what they hold, and what to do about what is not as it was written.
 
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use portolan_core::store::{Index, StoreError};
 
 use crate::encode::Kind;
-use crate::filesystem::File;
+use crate::filesystem::{BLOCK, File};
 use crate::folder::{Found, io_error};
 use crate::journal::footer::{self, Builder, Footer, TRAILER};
 use crate::journal::frame::{self, Head};
@@ -295,11 +296,14 @@ impl Reader<'_> {
         let what = "the file is missing: restore it from a backup, or start once with on_damage = \"repair\" to go \
                     on without its records";
         let mut expected = discarded.max(1);
+        let mut before = None;
         for loaded in &recovery.segments {
             if loaded.number != expected {
                 self.tolerate(self.damaged(expected, 0, what))?;
+                self.bridge(expected..loaded.number, before.unwrap_or(loaded.footer.first), loaded.footer.first)?;
             }
             expected = loaded.number + 1;
+            before = Some(loaded.footer.next);
         }
         // A segment is sealed only when the next one is ready, and a new journal begins with one that is.
         let next = match recovery.segments.last() {
@@ -318,6 +322,25 @@ impl Reader<'_> {
             Some(_) => {}
         }
         Ok(())
+    }
+}
+
+impl Reader<'_> {
+    /// Puts small files in the place of missing ones, the first of which says that the records from `lost` up to
+    /// `next` are gone, so that later starts go on without asking again.
+    fn bridge(&self, missing: Range<u32>, lost: Index, next: Index) -> Result<(), StoreError> {
+        let mut first = lost;
+        for number in missing {
+            let failed = |error| io_error("cannot repair", &self.path(number), error);
+            let file = self.options.files.create(&self.path(number)).map_err(failed)?;
+            let header = Header { number, length: BLOCK as u64, first: Some(first) };
+            let from = segment::HEADER as u64;
+            let gap = Damage { from, until: from + frame::size(8) as u64, lost: first, next };
+            let written = file.allocate(header.length).and_then(|()| file.write_at(&header.encode(), 0));
+            written.and_then(|()| write_gap(&*file, number, &gap)).map_err(failed)?;
+            first = next;
+        }
+        self.options.files.sync_folder(self.folder).map_err(|error| io_error("cannot sync", self.folder, error))
     }
 }
 
