@@ -162,6 +162,11 @@ impl Connection {
         if frame.kind != FrameKind::Method || method_ids(frame.payload) != PUBLISH || self.phase != Phase::Running {
             return false;
         }
+        // Where no publish belongs, the answer must not wait for more of it.
+        let takes_publishes = self.key_of(frame.channel).and_then(|key| self.channels.get(key as usize));
+        if !takes_publishes.is_some_and(|channel| !channel.closing && channel.incoming.is_none()) {
+            return false;
+        }
         let next = |at: usize| input.get(at..).map(|rest| frame::split(rest, self.frame_max));
         match next(frame.size) {
             Some(Ok(None)) => true,
