@@ -35,6 +35,8 @@ pub(crate) struct Room {
     pub(crate) reserved: bool,
     /// Bytes that the disk had left when last asked, less what has been taken since.
     pub(crate) free: u64,
+    /// The same of the room below the floor, which is for records that make room.
+    pub(crate) below_floor: u64,
     /// Segments up to this one have their files.
     pub(crate) made: u32,
 }
@@ -160,7 +162,7 @@ impl State {
             sleep: Sleep::Awake,
             urgent: false,
             closing: false,
-            room: Room { low: false, reserved: false, free: 0, made: 0 },
+            room: Room { low: false, reserved: false, free: 0, below_floor: 0, made: 0 },
             leaving: 0,
             begun: 0,
             synced: 0,
@@ -321,7 +323,7 @@ impl State {
         };
         if end + keep > length {
             let alone = segment::HEADER + frame::size(0) + size + footer::frame_size(entry) + TRAILER;
-            self.roll(alone as u64)?;
+            self.roll(alone as u64, need)?;
         }
         if self.chunk.bytes.is_empty() {
             self.begin_chunk();
@@ -344,17 +346,21 @@ impl State {
     }
 
     /// Ends the active segment and goes on in a new one that has room for `alone` bytes.
-    fn roll(&mut self, alone: u64) -> Result<(), StoreError> {
+    fn roll(&mut self, alone: u64, need: Need) -> Result<(), StoreError> {
         let Some(active) = self.table.iter().next_back() else { return Err(StoreError::Full) };
         let (number, before, first, sizes) = (active.number, active.length, active.first, active.sizes);
         let length = if alone <= self.limits.segment { self.limits.segment } else { alone.next_multiple_of(4096) };
         let assured = self.room.reserved && length == self.limits.segment;
         let next = number.checked_add(1).filter(|_| u32::try_from(length).is_ok());
-        let (Some(next), true) = (next, assured || self.may_take(length)) else { return Err(StoreError::Full) };
+        let Some(next) = next else { return Err(StoreError::Full) };
         if assured {
             self.room.reserved = false;
-        } else {
+        } else if self.may_take(length) {
             self.room.free -= length;
+        } else if need != Need::Ordinary && self.room.below_floor >= length.saturating_mul(2) {
+            self.room.below_floor -= length;
+        } else {
+            return Err(StoreError::Full);
         }
         if self.offset == 0 {
             // Nothing has gone into the active segment: it can still be made as long as this record needs.

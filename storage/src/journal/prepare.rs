@@ -298,12 +298,13 @@ impl Shared {
         // while the file system is asked count twice until the next look, which only errs on the safe side.
         let made = self.state.lock().room.made;
         let Ok(free) = self.options.files.free_bytes(&self.folder) else { return };
-        let over_floor = free.saturating_sub(self.options.free_floor);
         let mut state = self.state.lock();
         let owed = state.table.iter().rev().take_while(|segment| segment.number > made);
         let owed: u64 = owed.map(|segment| segment.length).sum();
-        let over_floor = over_floor.saturating_sub(owed);
+        let left = free.saturating_sub(owed);
+        let over_floor = left.saturating_sub(self.options.free_floor);
         state.room.free = over_floor;
+        state.room.below_floor = left.min(self.options.free_floor);
         let enough = over_floor >= self.options.segment_bytes * 2 || state.room.reserved;
         drop(state);
         if over_floor == 0 && self.options.free_floor > 0 {
