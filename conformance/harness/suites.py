@@ -70,5 +70,11 @@ SUITES = [
         # A share of the machine's memory, the default, would let the suite prove nothing.
         settings=['limits.message_memory="64 MiB"'],
     ),
+    Suite(
+        "faults",
+        ["python3", "-u", str(CONFORMANCE / "faults/faults_suite.py")],
+        240,
+        environment={"PORTOLAN": str(target_folder() / "release/portolan")},
+    ),
     Suite("crash", [str(DEBUG / "crash-suite")], 60 + 20 * int(os.environ.get("CRASH_ROUNDS", "5")), needs=["rust"]),
 ]
