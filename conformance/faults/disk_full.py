@@ -1,8 +1,12 @@
-"""A disk that is full: publishers wait, consumers go on, nothing confirmed is lost, and it ends by itself."""
+"""A disk that is full: publishers wait, consumers go on, nothing confirmed is lost, and it ends by itself.
+
+And one that takes no write any more: the broker must end rather than go on without confirming.
+"""
 
 import errno
+import resource
 
-from support import DEADLINE, Broker, Client, once
+from support import DEADLINE, Broker, Client, Closed, once
 
 SIZE = 8 << 10
 DISK = "40m"
@@ -120,9 +124,40 @@ def a_disk_without_any_floor_runs_full():
         broker.stop()
 
 
+def a_write_that_fails_ends_the_broker():
+    with Broker() as broker:
+        # Beyond the limit writes fail; without this the limit would be deadly by itself.
+        wrapper = broker.folder / "portolan"
+        wrapper.write_text(f'#!/bin/sh\ntrap "" XFSZ\nexec "{broker.binary}" "$@"\n')
+        wrapper.chmod(0o755)
+        broker.binary = wrapper
+        broker.start()
+        with Client(broker) as publisher:
+            publisher.declare()
+            for number in range(50):
+                publisher.put(number, SIZE)
+            publisher.settle()
+            confirmed = set(publisher.confirmed)
+            resource.prlimit(broker.pid, resource.RLIMIT_FSIZE, (40 * SIZE, 40 * SIZE))
+            publisher.put(50, SIZE)
+            try:
+                while publisher.hear(DEADLINE) and publisher.confirmed == confirmed:
+                    pass
+            except (Closed, AssertionError):
+                pass  # an orderly goodbye is as good as none
+            assert publisher.confirmed == confirmed, "confirmed what was not written"
+        assert broker.process.wait(DEADLINE) == 74, broker.process.returncode
+        broker.said("the journal failed")
+        broker.said("the broker cannot go on")
+        broker.start()
+        with Client(broker, confirms=False) as consumer:
+            once(consumer.take(), confirmed, [50])
+
+
 CHECKS = [
     a_full_disk_stops_publishers_and_not_consumers,
     a_full_disk_and_a_kill_lose_nothing,
     a_disk_filled_by_somebody_else,
     a_disk_without_any_floor_runs_full,
+    a_write_that_fails_ends_the_broker,
 ]

@@ -11,7 +11,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from harness.broker import BrokerFailed, Portolan  # noqa: E402
 from rawamqp import codec  # noqa: E402
-from rawamqp.client import Connection  # noqa: E402
+from rawamqp.client import Closed, Connection  # noqa: E402, F401
 
 BINARY = Path(os.environ.get("PORTOLAN", "portolan"))
 SEGMENT = 1 << 20
