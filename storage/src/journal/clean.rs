@@ -16,7 +16,7 @@ use crate::filesystem::File;
 use crate::journal::Shared;
 use crate::journal::footer::{self, Entry, Footer, Mark};
 use crate::journal::frame;
-use crate::journal::segment::{Class, Segment, offset_of};
+use crate::journal::segment::{self, Class, Segment, offset_of};
 use crate::journal::window::{AHEAD, Window};
 
 /// How often to look whether cleaning pays, beside being told of dead segments.
@@ -205,12 +205,14 @@ impl<'s> Moving<'s> {
         let entries = std::mem::take(&mut self.footer.entries);
         footer::visit(&entries, self.number, self.footer.first, &mut |_, entry| {
             if let Entry::Enqueued(it) = entry {
-                places.extend(footer::position(self.number, &it));
+                places.extend(footer::position(self.number, &it).map(|position| (position, it.queue, it.seq)));
             }
         });
         drop(entries);
-        for position in places {
-            self.candidate(position)?;
+        for (position, queue, seq) in places {
+            if !self.candidate(position)? {
+                self.unreadable(position, queue, seq);
+            }
         }
         for position in pinned {
             if self.shared.state.lock().table.refers(position) {
@@ -220,36 +222,40 @@ impl<'s> Moving<'s> {
         self.hand_over()
     }
 
-    /// A record of the segment itself.
-    fn candidate(&mut self, position: Position) -> Result<(), StoreError> {
+    /// Nothing can be moved that cannot be read. Whoever still has the message in a queue drops it, and says so, when
+    /// it asks for it; the file will be gone by then, so the place is told here.
+    fn unreadable(&self, position: Position, queue: QueueId, seq: u64) {
+        let file = segment::path(&self.shared.folder, self.number);
+        tracing::error!(
+            file = %file.display(), offset = offset_of(position), queue = queue.0, seq,
+            "a message that fails its checksum goes with its segment: it is lost unless it had been settled"
+        );
+    }
+
+    /// A record of the segment itself; false when it cannot be read.
+    fn candidate(&mut self, position: Position) -> Result<bool, StoreError> {
         let offset = u64::from(offset_of(position));
         let seed = frame::seed(self.number);
         let failed = |error| self.shared.io("cannot read", self.number, error);
         let frame = self.window.frame(&*self.file, offset, self.length, seed, AHEAD).map_err(failed)?;
-        let Some(frame) = frame else {
-            // Nothing can be moved that cannot be read. Its owner is told when it asks for the message.
-            tracing::error!(segment = self.number, offset, "a record fails its checksum and is lost with its segment");
-            return Ok(());
-        };
+        let Some(frame) = frame else { return Ok(false) };
         self.read += frame.head.size() as u64;
         match encode::decode(frame.head.kind, frame.payload) {
             Ok(Stored::Enqueued(it)) => {
                 let (queue, seq, expires_at, message) = (it.queue, it.seq, it.expires_at, it.message());
-                self.add(queue, seq, expires_at, position, position, message)
+                self.add(queue, seq, expires_at, position, position, message)?;
             }
             Ok(Stored::Referred { queue, seq, expires_at, content }) => {
                 let mut message = Err(StoreError::Missing(content));
                 self.shared.read(&[content], &mut |_, read| message = read);
                 match message {
-                    Ok(message) => self.add(queue, seq, expires_at, position, content, message),
-                    Err(error) => {
-                        tracing::error!(%error, "content that was referred to is lost");
-                        Ok(())
-                    }
+                    Ok(message) => self.add(queue, seq, expires_at, position, content, message)?,
+                    Err(error) => tracing::error!(%error, queue = queue.0, seq, "content that was referred to is lost"),
                 }
             }
-            _ => Ok(()),
+            _ => {}
         }
+        Ok(true)
     }
 
     /// A record of a later segment whose content is in this one.
