@@ -23,9 +23,10 @@ pub(crate) fn run(shared: &Shared) {
                 shared.fail(&error.to_string());
                 return;
             }
-            let next = shared.committed(&chunk, &mut due);
+            let last = chunk.last;
+            let next = shared.committed(chunk, &mut due);
             for waiter in due.drain(..) {
-                waiter.durable(chunk.last);
+                waiter.durable(last);
             }
             match next {
                 Some(more) => chunk = more,
@@ -69,10 +70,12 @@ fn wait_for_work(shared: &Shared) -> Option<Arc<Chunk>> {
 
 impl Shared {
     /// The chunk is on stable storage. Collects who waited for it and returns the next chunk in flight.
-    fn committed(&self, chunk: &Chunk, due: &mut Vec<Arc<dyn Waiter>>) -> Option<Arc<Chunk>> {
+    fn committed(&self, chunk: Arc<Chunk>, due: &mut Vec<Arc<dyn Waiter>>) -> Option<Arc<Chunk>> {
         let end = u64::from(chunk.segment) << 32 | (u64::from(chunk.start) + chunk.bytes.len() as u64);
         self.written.store(end, Ordering::Release);
         self.durable.store(chunk.last, Ordering::Release);
+        // Its memory is used again for the records to come, when nobody reads from it.
+        drop(chunk);
         let mut state = self.state.lock();
         state.done(due);
         if state.synced_watchers > 0 {
