@@ -7,6 +7,9 @@ use crate::channel::Mode;
 use crate::codec::encode;
 use crate::engine::Connection;
 
+/// Milliseconds between two log lines of a connection about a store that takes nothing.
+const COMPLAIN_EVERY: u64 = 1_000;
+
 /// What a batch adds to the counters.
 #[derive(Default)]
 pub(crate) struct Tally {
@@ -35,8 +38,11 @@ impl Connection {
         }
         self.broker.carry_out(&mut self.effects, self.now);
         self.count();
-        if let Some(error) = self.effects.store_error.take() {
-            tracing::warn!(%error, "the store did not take everything");
+        if let Some(error) = self.effects.store_error.take()
+            && self.now >= self.complained_at + COMPLAIN_EVERY
+        {
+            self.complained_at = self.now;
+            tracing::warn!(%error, "the store did not take everything; what it refused was answered with nack");
         }
     }
 

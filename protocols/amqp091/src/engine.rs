@@ -102,6 +102,8 @@ pub struct Connection {
     /// What the batch adds to the counters.
     pub(crate) tally: crate::commit::Tally,
     pub(crate) now: u64,
+    /// When the log was last told that the store takes nothing.
+    pub(crate) complained_at: u64,
     heard_at: u64,
     last_said_at: u64,
     ended: bool,
@@ -151,6 +153,7 @@ impl Connection {
             confirming: Vec::new(),
             tally: crate::commit::Tally::default(),
             now,
+            complained_at: 0,
             heard_at: now,
             last_said_at: now,
             ended: false,
