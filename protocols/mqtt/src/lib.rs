@@ -1,0 +1,9 @@
+//! MQTT 3.1, 3.1.1 and 5.0: packets, topics and reason codes, sans I/O.
+//!
+//! This crate owns the protocol's bytes, codes and texts and the rules of its topics, and turns them into calls of
+//! the core. It must not know sockets, disks, runtimes, other protocols, or rules of messaging that hold for all of
+//! them; AMQP's topic keys appear only as what the names of topics become at the core's border.
+
+pub mod codec;
+pub mod reason;
+pub mod topic;
