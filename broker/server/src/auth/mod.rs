@@ -1,5 +1,6 @@
 //! Who a client is and what it may do: users from the configuration, their passwords and permissions.
 
+mod blocks;
 mod hash;
 mod pattern;
 mod proof;

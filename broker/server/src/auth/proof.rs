@@ -67,7 +67,14 @@ impl Proof {
 
     /// Finds it out, slowly, and remembers.
     pub(super) fn verify(&self, digest: &Digest, password: &[u8]) -> bool {
-        let right = self.hash.verify(password);
+        let right = match self.hash.verify(password) {
+            Ok(right) => right,
+            Err(error) => {
+                // Says nothing about the password, so there is nothing to remember.
+                tracing::error!(%error, "a password cannot be verified");
+                return false;
+            }
+        };
         if right {
             // Somebody else may have been quicker; the digest is the same then.
             let _ = self.verified.set(*digest);
