@@ -425,7 +425,8 @@ mod tests {
             }
             prop_assert_eq!(items(&block).collect::<Vec<_>>(), properties.clone());
             let kept: Vec<_> = properties.into_iter().filter(|(id, _)| !id.is_per_hop()).collect();
-            prop_assert_eq!(items(&travelling(&block)).collect::<Vec<_>>(), kept);
+            let travelling = travelling(&block);
+            prop_assert_eq!(items(&travelling).collect::<Vec<_>>(), kept);
         }
 
         #[test]
