@@ -194,15 +194,24 @@ fn acknowledgements_are_as_short_as_what_they_say() {
     }
 }
 
-/// Head of the body and sorted properties, for packets whose properties have no order.
-fn apart(packet: &[u8], head: usize) -> (u8, Vec<u8>, Vec<(Id, String)>, Vec<u8>) {
+/// A packet whose properties may come in any order.
+#[derive(Debug, PartialEq)]
+struct Apart {
+    first: u8,
+    head: Vec<u8>,
+    properties: Vec<(Id, String)>,
+    tail: Vec<u8>,
+}
+
+/// Takes a packet apart that has `head` bytes in front of its properties.
+fn apart(packet: &[u8], head: usize) -> Apart {
     let frame = split(packet, MAX_PACKET).unwrap().unwrap();
     let (head, rest) = frame.body.split_at(head);
     let block = usize::from(rest[0]);
     let (block, tail) = rest[1..].split_at(block);
     let mut items: Vec<_> = property::items(block).map(|(id, value)| (id, format!("{value:?}"))).collect();
     items.sort_by_key(|(id, _)| *id);
-    (frame.first, head.to_vec(), items, tail.to_vec())
+    Apart { first: frame.first, head: head.to_vec(), properties: items, tail: tail.to_vec() }
 }
 
 #[track_caller]
@@ -240,8 +249,7 @@ fn a_delivery_carries_everything() {
     assert!(encode::publish(&mut out, Version::V5, &delivery));
     assert_eq!(delivery.size(Version::V5), Some(out.len()));
     let theirs = bytes_of(Version::V5, "PUBLISH all props");
-    let (_, _, items, _) = apart(&theirs, 7);
-    assert_eq!(items.len(), 10, "nothing is lost in the comparison");
+    assert_eq!(apart(&theirs, 7).properties.len(), 10, "nothing is lost in the comparison");
     same_but_for_the_order(&out, &theirs, 7);
 }
 
