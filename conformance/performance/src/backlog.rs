@@ -66,7 +66,7 @@ pub(crate) fn backlog(options: &Backlog) -> Result<Report, Trouble> {
 fn fill(report: &mut Report, engine: &mut Engine, hold: f64) -> Result<(), Trouble> {
     let broker = engine.load.target.broker();
     set_up(&engine.load)?;
-    let before = broker.usage();
+    let before = broker.usage_at_rest();
     engine.connect_producers()?;
     let plan = Plan { drain: false, ..engine.plan() };
     let mut course = engine.run(&plan)?;

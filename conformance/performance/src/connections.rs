@@ -34,7 +34,7 @@ pub(crate) fn connections(options: &Connections) -> Result<Report, Trouble> {
     let broker = load.target.broker();
     // The first connection of a broker's life pays for what all share.
     open_channel(&load.target)?.close()?;
-    let before = broker.usage();
+    let before = broker.usage_at_rest();
     let start = nanos();
     let (links, times) = open_all(&load, options.parallel.max(1))?;
     let opened = nanos();

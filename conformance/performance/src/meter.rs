@@ -2,10 +2,19 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::time::{Duration, Instant};
 
 use rustix::param::{clock_ticks_per_second, page_size};
 
 use crate::clock::{nanos, seconds_between};
+
+/// A broker has come to rest when its memory has not changed for so long. Allocators keep for about a second what was
+/// freed last.
+const REST: Duration = Duration::from_millis(1500);
+/// Changes of its memory that count as none: a garbage collector never rests altogether.
+const STIR: u64 = 128 << 10;
+/// A broker that does not come to rest is taken as it is after this time.
+const RESTLESS: Duration = Duration::from_secs(10);
 
 /// The processes of a broker.
 #[derive(Clone, Debug)]
@@ -62,6 +71,21 @@ impl Broker {
             system_s: sum(|u| u.system_s),
             rss: used.iter().map(|u| u.rss).sum(),
         })
+    }
+
+    /// What they use once their memory has come to rest. Growth is counted from there: what logging in for the first
+    /// time, or declaring, left to be reused would hide that much of it.
+    pub(crate) fn usage_at_rest(&self) -> Option<Usage> {
+        let began = Instant::now();
+        let (mut known, mut since) = (self.usage()?, began);
+        while since.elapsed() < REST && began.elapsed() < RESTLESS {
+            std::thread::sleep(Duration::from_millis(50));
+            let now = self.usage()?;
+            if now.rss.abs_diff(known.rss) > STIR {
+                (known, since) = (now, Instant::now());
+            }
+        }
+        self.usage()
     }
 }
 

@@ -43,7 +43,7 @@ pub(crate) struct Queues {
 pub(crate) fn queues(options: &Queues) -> Result<Report, Trouble> {
     let broker = options.target.broker();
     let mut channel = open_channel(&options.target)?;
-    let before = broker.usage();
+    let before = broker.usage_at_rest();
     let start = nanos();
     for from in (0..options.count).step_by(AHEAD) {
         let names = (from..options.count.min(from + AHEAD)).map(|index| options.target.queue(index));
