@@ -43,12 +43,12 @@ pub(crate) fn sync(options: &Sync) -> Result<Report, Trouble> {
     let path = options.dir.join(format!("portolan-load-sync-{}", std::process::id()));
     let timed = timings(&path, &message, options.seconds / 2.0);
     let removed = std::fs::remove_file(&path);
-    let (appending, rewriting) = timed?;
+    let (appending, overwriting) = timed?;
     removed?;
     let mut report = Report::default();
     report.text("command", "sync").text("name", &options.name).text("scenario", &options.scenario);
     report.count("bytes", message.len() as u64);
-    report.percentiles("write", &appending).percentiles("rewrite", &rewriting);
+    report.percentiles("append", &appending).percentiles("overwrite", &overwriting);
     Ok(report)
 }
 
@@ -63,8 +63,8 @@ fn timings(path: &Path, message: &[u8], seconds: f64) -> Result<(Latency, Latenc
     }
     file.sync_all()?;
     file.rewind()?;
-    let rewriting = repeat(&mut file, message, seconds, REUSED - message.len() as u64)?;
-    Ok((appending, rewriting))
+    let overwriting = repeat(&mut file, message, seconds, REUSED - message.len() as u64)?;
+    Ok((appending, overwriting))
 }
 
 fn repeat(file: &mut File, message: &[u8], seconds: f64, wrap: u64) -> Result<Latency, Trouble> {
