@@ -195,6 +195,9 @@ impl Connection {
         let queue = self.queue_name(key, name)?;
         let Some(channel) = self.channels.get(key as usize) else { return Ok(()) };
         let (number, session) = (channel.number, channel.session);
+        if !no_ack {
+            self.may_hold_another(session)?;
+        }
         let got = self.with_caller(|b, vhost, caller, effects| b.get(vhost, &queue, no_ack, caller, effects));
         let Some(got) = got.ok_or_else(|| Failure::connection(504, "expected 'connection.open'"))?? else {
             self.broker.counters.delivered.get_empty.add(1);
@@ -219,6 +222,20 @@ impl Connection {
         let frame_max = deliveries.frame_max();
         encode::get_ok(&mut out.bytes, number, tag, got.redelivered, got.remaining as u32, content, frame_max);
         Ok(())
+    }
+
+    /// Whether a channel may fetch one more that it has to settle. Consumers wait for room, but a client that fetches
+    /// waits for an answer, and "empty" would be a lie.
+    fn may_hold_another(&self, session: u32) -> Done {
+        let held = self.outbox.lock().sessions.session(session).map_or(0, |one| one.tags.count());
+        let most = self.settings.unsettled;
+        if held < most {
+            return Ok(());
+        }
+        Err(Failure::channel(
+            406,
+            format!("{held} deliveries of this channel are unsettled, the most allowed is {most}"),
+        ))
     }
 
     /// Forgets consumers whose queues are gone.

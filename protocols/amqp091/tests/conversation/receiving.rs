@@ -63,6 +63,22 @@ fn a_channel_that_holds_too_much_goes_on_when_it_holds_less() {
 }
 
 #[test]
+fn a_channel_that_holds_too_much_fetches_no_more() {
+    let mut rig = Rig::new();
+    rig.settings.unsettled = 2;
+    let mut peer = rig.peer(1);
+    peer.say(&[declare(1, "q"), ["a", "b", "c", "d"].map(|body| to("q", body).on(1)).concat()].concat());
+    peer.say(&[get(1, "q", false), get(1, "q", false)].concat());
+    assert_eq!(peer.say(&get(1, "q", true)), ["1 get-ok 3 1 c"], "nothing to settle");
+    peer.say(&ack(1, 1, false));
+    assert_eq!(peer.say(&get(1, "q", false)), ["1 get-ok 4 0 d"]);
+    let text = "PRECONDITION_FAILED - 2 deliveries of this channel are unsettled, the most allowed is 2";
+    assert_eq!(peer.say(&get(1, "q", false)), [format!("1 close 406 60 70 {text}")]);
+    let ready = peer.say(&[close_ok(1), open(1), passive(1, "q")].concat());
+    assert_eq!(ready, ["1 open-ok", "1 declare-ok q 2 0"], "what it held went back");
+}
+
+#[test]
 fn get_and_recover() {
     let mut peer = Rig::new().peer(1);
     peer.say(&[declare(1, "q"), to("q", "a").on(1), to("q", "b").on(1)].concat());
