@@ -96,6 +96,10 @@ pub struct Objects {
     pub connections_opened: Counter,
     /// Connections that ended, for whatever reason.
     pub connections_closed: Counter,
+    /// Times that a connection was stopped for want of memory or disk.
+    pub connections_blocked: Counter,
+    /// Times that it was let go on, or ended.
+    pub connections_unblocked: Counter,
     /// Channels opened.
     pub channels_opened: Counter,
     /// Channels closed.

@@ -192,7 +192,7 @@ impl Status for Broker {
             message_bytes: census.bytes,
             messages_paged: census.paged,
             resident_bytes: self.memory(),
-            connections_blocked: 0,
+            connections_blocked: open(objects.connections_blocked.get(), objects.connections_unblocked.get()),
             journal_bytes: self.journal.disk_bytes(),
             journal_last: self.journal.last(),
             journal_durable: self.journal.durable(),

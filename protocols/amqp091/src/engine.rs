@@ -85,6 +85,8 @@ pub struct Connection {
     pub(crate) published: bool,
     pub(crate) channels: Slab<Channel>,
     numbers: std::collections::HashMap<u16, u32, ahash::RandomState>,
+    /// It waits for the end of an alarm.
+    blocked: bool,
     /// The channel used last and its number: most frames are for it.
     last: (u16, u32),
     /// Exclusive queues of this connection.
@@ -143,6 +145,7 @@ impl Connection {
             channels: Slab::new(),
             numbers: std::collections::HashMap::default(),
             last: (0, u32::MAX),
+            blocked: false,
             exclusive: Vec::new(),
             routes: Routes::default(),
             batch: Batch::default(),
@@ -427,9 +430,18 @@ impl Connection {
     fn may_publish_on(&mut self) -> Ask {
         if let Some(reason) = self.alarms.shortage().reason() {
             if self.wants_blocked {
+    fn unblock(&mut self) {
+        if std::mem::take(&mut self.blocked) {
+            self.broker.counters.objects.connections_unblocked.add(1);
+        }
+    }
+
                 self.say(0, ServerMethod::Blocked { reason });
                 self.told_blocked = true;
                 self.outbox.flush();
+            if !std::mem::replace(&mut self.blocked, true) {
+                self.broker.counters.objects.connections_blocked.add(1);
+            }
             }
             return Ask::Pause;
         }
@@ -473,6 +485,7 @@ impl Engine for Connection {
             self.say(0, ServerMethod::Unblocked);
             self.outbox.flush();
         }
+        self.unblock();
         Ask::More
     }
 
@@ -544,6 +557,7 @@ impl Engine for Connection {
     }
 
     fn most_input(&self) -> usize {
+        self.unblock();
         // A publish is taken as one piece when method, header and one body frame are there.
         3 * (self.frame_max + 2 * frame::OVERHEAD)
     }

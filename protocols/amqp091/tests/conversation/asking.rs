@@ -27,6 +27,29 @@ fn a_publisher_is_told_and_waits_while_consumers_go_on() {
 }
 
 #[test]
+fn connections_that_are_stopped_are_counted() {
+    let rig = Rig::new();
+    let blocked = || {
+        let objects = &rig.broker.counters.objects;
+        (objects.connections_blocked.get(), objects.connections_unblocked.get())
+    };
+    let (mut stays, mut leaves) = (rig.peer(1), rig.peer(2));
+    stays.say(&declare(1, "q"));
+    rig.alarms.set(SHORT);
+    assert_eq!(blocked(), (0, 0), "those that publish nothing are not stopped");
+    stays.send(&to("q", "a").on(1));
+    stays.send(&to("q", "what was on its way").on(1));
+    leaves.send(&to("q", "b").on(1));
+    assert_eq!(blocked(), (2, 0));
+    leaves.end();
+    assert_eq!(blocked(), (2, 1));
+    rig.alarms.set(Shortage::default());
+    stays.resume();
+    stays.end();
+    assert_eq!(blocked(), (2, 2));
+}
+
+#[test]
 fn a_client_that_does_not_ask_is_stopped_without_a_word() {
     let rig = Rig::new();
     let mut peer = rig.raw(1);
