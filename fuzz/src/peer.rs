@@ -1,5 +1,6 @@
 //! A broker in memory, and clients whose every byte is the fuzzer's.
 
+use std::collections::HashMap;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 
@@ -113,6 +114,7 @@ impl Default for World {
             heartbeat: 60,
             message_max: 64 << 10,
             tables: Limits::default(),
+            default_types: HashMap::new(),
             unsettled: 20,
             consumers: 5,
             consumer_timeout: 60_000,

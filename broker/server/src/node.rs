@@ -1,5 +1,6 @@
 //! The data path put together: store, broker, listeners; and its orderly end.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
@@ -7,6 +8,7 @@ use std::time::{Duration, Instant};
 use portolan_amqp091::codec::Limits;
 use portolan_amqp091::{Amqp091, Settings};
 use portolan_core::broker::{self, Broker};
+use portolan_core::refusal::QueueKind;
 use portolan_core::store::{Index, Owner, Space, Waiter};
 use portolan_storage::{OnDamage, Options, Store};
 use tokio::sync::watch;
@@ -159,6 +161,7 @@ fn amqp_settings(config: &Config) -> Settings {
         heartbeat: u16::try_from(limits.heartbeat.0.as_secs()).unwrap_or(u16::MAX),
         message_max: bytes(limits.message_max),
         tables: Limits { depth: limits.table_depth, entries: limits.table_entries, bytes: bytes(limits.table_bytes) },
+        default_types: default_types(&config.vhosts),
         unsettled: limits.unsettled_per_channel,
         consumers: limits.consumers_per_channel,
         consumer_timeout: u64::try_from(config.amqp.consumer_timeout.0.as_millis()).unwrap_or(u64::MAX),
@@ -169,6 +172,12 @@ fn amqp_settings(config: &Config) -> Settings {
         outbox_high: bytes(limits.outbox_high),
         outbox_low: bytes(limits.outbox_low),
     }
+}
+
+/// What counts besides classic where a declaration names no type.
+fn default_types(vhosts: &[config::Vhost]) -> HashMap<String, QueueKind> {
+    let quorum = vhosts.iter().filter(|vhost| vhost.default_queue_type == config::QueueType::Quorum);
+    quorum.map(|vhost| (vhost.name.clone(), QueueKind::Quorum)).collect()
 }
 
 fn bytes(size: crate::config::ByteSize) -> usize {

@@ -1,5 +1,6 @@
 //! The connection's state machine: cuts frames from the input and hands each to its channel.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use portolan_core::delivery::{ConsumerRef, Recipient, Settlement};
 use portolan_core::effect::Effects;
 use portolan_core::engine::{Account, Ask, Engine};
 use portolan_core::outbox::{Inner, Outbox, Wire};
+use portolan_core::refusal::QueueKind;
 use portolan_core::topology::Caller;
 use slab::Slab;
 
@@ -37,6 +39,8 @@ pub struct Settings {
     pub message_max: usize,
     /// Bounds on tables.
     pub tables: Limits,
+    /// Types of queues declared without one, of vhosts where that is not classic.
+    pub default_types: HashMap<String, QueueKind>,
     /// Unsettled deliveries that one channel may hold.
     pub unsettled: usize,
     /// Consumers of one channel.
@@ -81,12 +85,12 @@ pub struct Connection {
     pub(crate) wants_blocked: bool,
     pub(crate) wants_login_refusal: bool,
     told_blocked: bool,
+    /// It waits for the end of an alarm.
+    blocked: bool,
     /// Content was seen since the last look at the alarms.
     pub(crate) published: bool,
     pub(crate) channels: Slab<Channel>,
-    numbers: std::collections::HashMap<u16, u32, ahash::RandomState>,
-    /// It waits for the end of an alarm.
-    blocked: bool,
+    numbers: HashMap<u16, u32, ahash::RandomState>,
     /// The channel used last and its number: most frames are for it.
     last: (u16, u32),
     /// Exclusive queues of this connection.
@@ -141,11 +145,11 @@ impl Connection {
             wants_blocked: false,
             wants_login_refusal: false,
             told_blocked: false,
+            blocked: false,
             published: false,
             channels: Slab::new(),
-            numbers: std::collections::HashMap::default(),
+            numbers: HashMap::default(),
             last: (0, u32::MAX),
-            blocked: false,
             exclusive: Vec::new(),
             routes: Routes::default(),
             batch: Batch::default(),
@@ -426,22 +430,22 @@ impl Connection {
         }
     }
 
-    /// Whether the publisher may go on after what it just published.
-    fn may_publish_on(&mut self) -> Ask {
-        if let Some(reason) = self.alarms.shortage().reason() {
-            if self.wants_blocked {
     fn unblock(&mut self) {
         if std::mem::take(&mut self.blocked) {
             self.broker.counters.objects.connections_unblocked.add(1);
         }
     }
 
-                self.say(0, ServerMethod::Blocked { reason });
-                self.told_blocked = true;
-                self.outbox.flush();
+    /// Whether the publisher may go on after what it just published.
+    fn may_publish_on(&mut self) -> Ask {
+        if let Some(reason) = self.alarms.shortage().reason() {
             if !std::mem::replace(&mut self.blocked, true) {
                 self.broker.counters.objects.connections_blocked.add(1);
             }
+            if self.wants_blocked {
+                self.say(0, ServerMethod::Blocked { reason });
+                self.told_blocked = true;
+                self.outbox.flush();
             }
             return Ask::Pause;
         }
@@ -481,11 +485,11 @@ impl Engine for Connection {
 
     fn resume(&mut self, now: u64) -> Ask {
         self.now = now;
+        self.unblock();
         if std::mem::take(&mut self.told_blocked) {
             self.say(0, ServerMethod::Unblocked);
             self.outbox.flush();
         }
-        self.unblock();
         Ask::More
     }
 
@@ -553,11 +557,11 @@ impl Engine for Connection {
         self.now = now;
         // No more deliveries; what is unsettled goes back.
         self.outbox.close();
+        self.unblock();
         self.release();
     }
 
     fn most_input(&self) -> usize {
-        self.unblock();
         // A publish is taken as one piece when method, header and one body frame are there.
         3 * (self.frame_max + 2 * frame::OVERHEAD)
     }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use portolan_core::catalogue::Binding;
 use portolan_core::exchange::{ExchangeDefinition, ExchangeKind};
 use portolan_core::queues::{Declared, QueueWish};
-use portolan_core::refusal::Refusal;
+use portolan_core::refusal::{QueueKind, Refusal};
+use portolan_core::value::{Table, Value};
 
 use crate::channel::Mode;
 use crate::codec::encode::ServerMethod;
@@ -16,6 +17,8 @@ use crate::publish::Incoming;
 use crate::refusal::Failure;
 
 type Done = Result<(), Failure>;
+
+const QUEUE_TYPE: &str = "x-queue-type";
 
 /// Names lose carriage returns and line feeds, as RabbitMQ 3.10 does it.
 fn clean(name: &Arc<str>) -> Arc<str> {
@@ -219,11 +222,24 @@ impl Connection {
             durable: declare.durable,
             exclusive: declare.exclusive,
             auto_delete: declare.auto_delete,
-            arguments: declare.arguments.clone(),
+            arguments: self.with_type(declare),
         };
         let declared =
             self.with_caller(|broker, vhost, caller, effects| broker.declare_queue(vhost, wish, caller, effects));
         declared.unwrap_or(Err(Refusal::DefaultExchange))
+    }
+
+    /// The arguments of a declaration, with the vhost's default type if it names none. The default counts only where a
+    /// queue of that type could be as it is declared, and then also for equivalence, as in RabbitMQ.
+    fn with_type(&self, declare: &QueueDeclare) -> Table {
+        let mut arguments = declare.arguments.clone();
+        let named = arguments.get(QUEUE_TYPE).is_some_and(|value| !matches!(value.as_text(), Some("" | "undefined")));
+        let default = self.vhost.as_ref().and_then(|vhost| self.settings.default_types.get(&*vhost.name));
+        let possible = declare.durable && !declare.exclusive && !declare.auto_delete;
+        if default == Some(&QueueKind::Quorum) && possible && !named {
+            arguments.set(QUEUE_TYPE, Value::text("quorum"));
+        }
+        arguments
     }
 
     fn confirm_select(&mut self, key: u32, no_wait: bool) -> Done {

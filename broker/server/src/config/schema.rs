@@ -88,7 +88,8 @@ pub struct Limits {
     pub table_bytes: ByteSize,
     /// Values in one table, those in tables within it included.
     pub table_entries: usize,
-    /// Deliveries that one channel may hold unsettled, whatever prefetch it asked for.
+    /// Deliveries that one channel may hold unsettled, whatever prefetch it asked for: consumers wait then, and a
+    /// channel that fetches another is closed.
     pub unsettled_per_channel: usize,
     /// Consumers on one channel.
     pub consumers_per_channel: usize,

@@ -15,3 +15,4 @@ mod rig;
 mod shaking;
 mod show;
 mod transactions;
+mod types;

@@ -1,5 +1,6 @@
 //! The one helper that knows how an engine is driven.
 
+use std::collections::HashMap;
 use std::io::{self, IoSlice};
 use std::sync::{Arc, Weak};
 
@@ -131,6 +132,7 @@ impl Rig {
             heartbeat: 60,
             message_max: 1 << 20,
             tables: Limits::default(),
+            default_types: HashMap::new(),
             unsettled: 1000,
             consumers: 100,
             consumer_timeout: 0,
