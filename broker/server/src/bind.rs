@@ -1,11 +1,10 @@
 //! Takes the addresses of the listeners, before anything slow begins, so that a port in use is known at once.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 
 use socket2::{Domain, Protocol, Socket, Type};
 use thiserror::Error;
-use tokio::net::TcpListener;
 
 use crate::config::Addresses;
 
@@ -38,13 +37,13 @@ impl Bound {
         self.address
     }
 
-    /// Lets clients connect. Must be called within the runtime.
+    /// Lets clients connect. The listener does not block.
     ///
     /// # Errors
     /// When another process was quicker, or the system refuses.
     pub fn listen(self, backlog: u32) -> io::Result<TcpListener> {
         self.socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
-        TcpListener::from_std(self.socket.into())
+        Ok(self.socket.into())
     }
 }
 

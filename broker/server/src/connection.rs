@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
@@ -15,13 +15,14 @@ use portolan_core::store::{Index, Journal, Waiter};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::admission::{Admission, Guest};
 use crate::alarms::AlarmBoard;
 use crate::auth::{self, Authenticator};
 use crate::time::now_ms;
+use crate::wake::Wake;
 
 /// Bytes read at once. One buffer serves all connections of a thread: what a read leaves unused is kept by its
 /// connection.
@@ -58,18 +59,20 @@ enum Paused {
     Alarm(u64),
     /// The journal must catch up.
     Journal(Arc<CaughtUp>),
+    /// The engine says when.
+    Engine,
 }
 
 /// Tells a connection that the journal is durable far enough.
 struct CaughtUp {
     done: AtomicBool,
-    woken: Arc<Notify>,
+    woken: Arc<Wake>,
 }
 
 impl Waiter for CaughtUp {
     fn durable(&self, _: Index) {
         self.done.store(true, Ordering::Release);
-        self.woken.notify_one();
+        self.woken.call();
     }
 
     fn failed(&self) {
@@ -84,11 +87,13 @@ pub struct Task<E> {
     stream: Arc<OwnedWriteHalf>,
     reader: OwnedReadHalf,
     peer: SocketAddr,
-    woken: Arc<Notify>,
+    woken: Arc<Wake>,
     around: Arc<Surroundings>,
     /// Input that the engine has not used yet.
     rest: Vec<u8>,
     paused: Paused,
+    /// It was paused: what the engine has not used waits for it, whether more comes or not.
+    again: bool,
     /// The last read filled much of the buffer: there is probably more.
     read_much: bool,
     /// The outbox holds more than the socket takes.
@@ -115,7 +120,7 @@ impl<E: Engine> Task<E> {
         stream: Arc<OwnedWriteHalf>,
         reader: OwnedReadHalf,
         peer: SocketAddr,
-        woken: Arc<Notify>,
+        woken: Arc<Wake>,
         around: Arc<Surroundings>,
     ) -> Self {
         let ends_at = Some(Instant::now() + around.handshake_timeout);
@@ -128,6 +133,7 @@ impl<E: Engine> Task<E> {
             around,
             rest: Vec::new(),
             paused: Paused::No,
+            again: false,
             read_much: false,
             blocked: false,
             ended: false,
@@ -145,21 +151,27 @@ impl<E: Engine> Task<E> {
 
     async fn live(&mut self) -> Duration {
         let (woken, stream, around) = (Arc::clone(&self.woken), Arc::clone(&self.stream), Arc::clone(&self.around));
-        let mut stop = around.stop.clone();
+        // These wait across turns of the loop: to begin anew costs more than to look again.
+        let mut timer = pin!(sleep_until(self.next_timer()));
+        let mut told = around.stop.clone();
+        let mut stop = pin!(told.changed());
         let mut stopping = false;
         loop {
-            let (reading, blocked, timer) = (self.may_read(), self.blocked, self.next_timer());
+            let (reading, blocked, due) = (self.may_read(), self.blocked, self.next_timer());
+            if timer.deadline() != due {
+                timer.as_mut().reset(due);
+            }
             let (alarmed, seen) = (matches!(self.paused, Paused::Alarm(_)), self.alarm_seen());
             let next = tokio::select! {
                 biased;
                 next = poll_fn(|cx| self.poll_read(cx)), if reading => next,
-                () = woken.notified() => self.on_woken(),
+                () = woken.called() => self.on_woken(),
                 _ = stream.writable(), if blocked => self.on_writable(),
-                () = sleep_until(timer) => self.on_timer(),
+                () = &mut timer => self.on_timer(),
                 _ = around.alarms.changed(seen), if alarmed => self.on_alarm(),
-                _ = stop.changed(), if !stopping => {
+                _ = &mut stop, if !stopping => {
                     stopping = true;
-                    let reason = stop.borrow().clone().unwrap_or_default();
+                    let reason = around.stop.borrow().clone().unwrap_or_default();
                     let ask = self.engine.goodbye(&reason, now_ms());
                     self.follow(ask)
                 }
@@ -183,6 +195,11 @@ impl<E: Engine> Task<E> {
         }
     }
 
+    fn unpause(&mut self) {
+        self.paused = Paused::No;
+        self.again = true;
+    }
+
     fn may_read(&self) -> bool {
         matches!(self.paused, Paused::No) && !self.ended && !(self.blocked && self.engine.congested())
     }
@@ -197,6 +214,10 @@ impl<E: Engine> Task<E> {
 
     /// Reads what is there and lets the engine have it.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
+        if std::mem::take(&mut self.again) && !self.rest.is_empty() {
+            let rest = std::mem::take(&mut self.rest);
+            return Poll::Ready(self.handle(&rest));
+        }
         BUFFER.with_borrow_mut(|buffer| {
             let kept = self.rest.len();
             let wanted = (kept + READ / 2).max(READ);
@@ -260,10 +281,11 @@ impl<E: Engine> Task<E> {
                 self.paused = Paused::Journal(Arc::clone(&caught_up));
                 self.around.journal.wait_for(index, caught_up);
             }
+            Ask::Hold => self.paused = Paused::Engine,
             Ask::Linger => {
                 let end = Instant::now() + GOODBYE;
                 self.ends_at = Some(self.ends_at.map_or(end, |known| known.min(end)));
-                self.paused = Paused::No;
+                self.unpause();
             }
             Ask::Close { after } => return Next::Close(after),
         }
@@ -276,9 +298,13 @@ impl<E: Engine> Task<E> {
     }
 
     async fn login(&mut self, credentials: Credentials) -> Ask {
-        let offered =
-            auth::Credentials { mechanism: "PLAIN", user: &credentials.user, password: &credentials.password };
-        let user = self.around.authenticator.login(offered, self.peer).await.ok();
+        let user = match &credentials {
+            Credentials::Password { user, password } => {
+                let offered = auth::Credentials { mechanism: "PLAIN", user, password };
+                self.around.authenticator.login(offered, self.peer).await.ok()
+            }
+            Credentials::Anonymous | Credentials::Proven { .. } => None,
+        };
         let admission = &self.around.admission;
         let account = user.map(|user| Arc::new(Guest::new(user, Arc::clone(admission))) as Arc<dyn Account>);
         let ask = self.engine.login(account, now_ms());
@@ -300,12 +326,16 @@ impl<E: Engine> Task<E> {
             _ => false,
         };
         if caught_up {
-            self.paused = Paused::No;
+            self.unpause();
         }
         self.on_writable()
     }
 
     fn on_writable(&mut self) -> Next {
+        if matches!(self.paused, Paused::Engine) {
+            // Unless it says so again.
+            self.unpause();
+        }
         self.blocked = self.engine.flush();
         let ask = self.engine.woken(now_ms());
         self.follow(ask)
@@ -327,7 +357,7 @@ impl<E: Engine> Task<E> {
     }
 
     fn on_alarm(&mut self) -> Next {
-        self.paused = Paused::No;
+        self.unpause();
         let shortage = self.around.alarms.alarms().shortage();
         if shortage.any() {
             self.paused = Paused::Alarm(self.around.alarms.alarms().generation());

@@ -22,4 +22,6 @@ pub mod serve;
 pub mod signals;
 pub mod status;
 pub mod time;
+pub mod wake;
 pub mod wire;
+pub mod workers;

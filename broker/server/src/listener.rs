@@ -1,6 +1,7 @@
 //! Accepts AMQP connections and starts a task for each.
 
-use std::net::SocketAddr;
+use std::io;
+use std::net::{self, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -10,13 +11,14 @@ use portolan_core::alarms::Alarms;
 use portolan_core::broker::Broker;
 use portolan_core::catalogue::ConnectionId;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Notify;
 use tokio::time::sleep;
 use tracing::Instrument;
 
 use crate::connection::{Surroundings, Task};
 use crate::time::now_ms;
+use crate::wake::Wake;
 use crate::wire::TcpWire;
+use crate::workers::Workers;
 
 /// Pause after the system had no resources for a connection, lest we ask it in a circle.
 const BREATH: Duration = Duration::from_millis(100);
@@ -29,6 +31,8 @@ pub struct Acceptor {
     pub settings: Arc<Settings>,
     /// Whether publishers may go on.
     pub alarms: Arc<Alarms>,
+    /// The threads that connections live on.
+    pub workers: Workers,
     /// The rest of the process.
     pub around: Arc<Surroundings>,
     /// Numbers connections.
@@ -37,14 +41,27 @@ pub struct Acceptor {
 
 impl Acceptor {
     /// Accepts for as long as the broker does not stop.
-    pub async fn accept(self: Arc<Self>, listener: TcpListener) {
+    ///
+    /// # Errors
+    /// When the runtime cannot watch the listener.
+    pub fn accept(self: &Arc<Self>, listener: net::TcpListener) -> io::Result<()> {
+        let worker = self.workers.next();
+        let entered = worker.enter();
+        let listener = TcpListener::from_std(listener)?;
+        drop(entered);
+        worker.spawn(Arc::clone(self).accept_all(listener));
+        Ok(())
+    }
+
+    async fn accept_all(self: Arc<Self>, listener: TcpListener) {
         let mut stop = self.around.stop.clone();
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
                 _ = stop.changed() => return,
             };
-            match accepted {
+            // Its thread is another one from here on.
+            match accepted.and_then(|(stream, peer)| Ok((stream.into_std()?, peer))) {
                 Ok((stream, peer)) => self.start(stream, peer),
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection; is the limit of open files too low?");
@@ -54,24 +71,36 @@ impl Acceptor {
         }
     }
 
-    fn start(&self, stream: TcpStream, peer: SocketAddr) {
+    /// Hands a connection to the thread that it will live on.
+    fn start(self: &Arc<Self>, stream: net::TcpStream, peer: SocketAddr) {
         let Some(place) = self.around.admission.admit(peer) else {
             tracing::warn!(%peer, "connection refused: too many (limits.connections, limits.connections_per_address)");
             return;
         };
-        // Without it the last piece of each answer waits for the client's acknowledgement of the one before.
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%peer, %error, "connection lost");
-            return;
-        }
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let span = tracing::info_span!("connection", id, %peer);
+        let acceptor = Arc::clone(self);
+        let life = async move {
+            let opened = &acceptor.broker.counters.objects;
+            opened.connections_opened.add(1);
+            // Fails when the client is gone already.
+            match acceptor.task(stream, peer, id) {
+                Ok(task) => task.run().await,
+                Err(error) => tracing::debug!(%error, "connection lost"),
+            }
+            opened.connections_closed.add(1);
+            drop(place);
+        };
+        self.workers.next().spawn(life.instrument(span));
+    }
+
+    fn task(&self, stream: net::TcpStream, peer: SocketAddr, id: u64) -> io::Result<Task<Connection>> {
+        let stream = TcpStream::from_std(stream)?;
+        // Without it the last piece of each answer waits for the client's acknowledgement of the one before.
+        stream.set_nodelay(true)?;
         // Two handles to one socket: the task reads, whoever has something for the client writes.
         let (reader, writer) = stream.into_split();
-        let woken = Arc::new(Notify::new());
-        let counters = Arc::clone(&self.broker.counters);
-        counters.objects.connections_opened.add(1);
-        let writer = Arc::new(writer);
+        let (writer, woken) = (Arc::new(writer), Arc::new(Wake::default()));
         let wire = Box::new(TcpWire::new(Arc::clone(&writer), Arc::clone(&woken)));
         let engine = Connection::new(
             Arc::clone(&self.broker),
@@ -81,12 +110,6 @@ impl Acceptor {
             wire,
             now_ms(),
         );
-        let task = Task::new(engine, writer, reader, peer, woken, Arc::clone(&self.around));
-        let life = async move {
-            task.run().await;
-            counters.objects.connections_closed.add(1);
-            drop(place);
-        };
-        tokio::spawn(life.instrument(span));
+        Ok(Task::new(engine, writer, reader, peer, woken, Arc::clone(&self.around)))
     }
 }

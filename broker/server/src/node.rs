@@ -8,8 +8,10 @@ use std::time::{Duration, Instant};
 use portolan_amqp091::codec::Limits;
 use portolan_amqp091::{Amqp091, Settings};
 use portolan_core::broker::{self, Broker};
+use portolan_core::hub::Dialects;
 use portolan_core::refusal::QueueKind;
 use portolan_core::store::{Index, Owner, Space, Waiter};
+use portolan_mqtt::Mqtt;
 use portolan_storage::{OnDamage, Options, Store};
 use tokio::sync::watch;
 
@@ -23,6 +25,7 @@ use crate::process;
 use crate::serve::{DataPath, Parts};
 use crate::status::{Gauges, Lifecycle, Phase, Status};
 use crate::time::now_ms;
+use crate::workers::Workers;
 
 /// How often expiry is looked at. Consumers never see an expired message whatever this is; it decides how late a
 /// dead letter or the deletion of an idle queue may be.
@@ -61,13 +64,14 @@ pub async fn start(parts: Parts) -> Result<Node, Failure> {
         broker: Arc::clone(&broker),
         settings: Arc::new(amqp_settings(config)),
         alarms: Arc::clone(parts.alarms.alarms()),
+        workers: Workers::start(config.node.worker_threads)
+            .map_err(|error| Failure::Io { what: "cannot start", error })?,
         around,
         next_id: AtomicU64::new(1),
     });
     for bound in parts.amqp {
-        let listener = bound.listen(config.listeners.backlog);
-        let listener = listener.map_err(|error| Failure::Io { what: "cannot listen for AMQP", error })?;
-        tokio::spawn(Arc::clone(&acceptor).accept(listener));
+        let listener = bound.listen(config.listeners.backlog).and_then(|listener| acceptor.accept(listener));
+        listener.map_err(|error| Failure::Io { what: "cannot listen for AMQP", error })?;
     }
     tokio::spawn(keep_time(Arc::clone(&broker)));
     Ok(Node { broker, store, stop })
@@ -94,7 +98,8 @@ fn open(
     let started = Instant::now();
     let (store, recovered) = Store::open(&store_options(config))?;
     let clean = recovered.clean;
-    let broker = Arc::new(Broker::new(broker_settings(config), store.clone(), Box::new(Amqp091), counters));
+    let dialects = Dialects { amqp091: Box::new(Amqp091), mqtt: Box::new(Mqtt) };
+    let broker = Arc::new(Broker::new(broker_settings(config), store.clone(), dialects, counters));
     let restored = broker.restore(recovered, now_ms());
     broker.reserve_queue_ids()?;
     for vhost in &config.vhosts {
@@ -150,6 +155,7 @@ fn broker_settings(config: &Config) -> broker::Settings {
         queues: limits.queues,
         exchanges: limits.exchanges,
         bindings: limits.bindings,
+        session_messages: limits.session_messages,
     }
 }
 

@@ -66,19 +66,13 @@ where
     let config = Arc::new(loaded.config);
     let files = process::raise_file_limit();
     tracing::info!(version = env!("CARGO_PKG_VERSION"), node = config.node.name, files, "portolan starts");
-    let runtime = runtime(config.node.worker_threads).map_err(|error| Failure::Io { what: "cannot start", error })?;
+    // For what is not a connection; those have threads of their own.
+    let runtime = runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::Io { what: "cannot start", error })?;
     let result = runtime.block_on(live(config, start));
     // A thread that is still reading from a disk that hangs must not keep the process.
     runtime.shutdown_timeout(Duration::from_secs(1));
     result
-}
-
-fn runtime(threads: usize) -> std::io::Result<runtime::Runtime> {
-    let mut builder = runtime::Builder::new_multi_thread();
-    if threads > 0 {
-        builder.worker_threads(threads);
-    }
-    builder.thread_name("portolan").enable_all().build()
 }
 
 async fn live<D, S, F>(config: Arc<Config>, start: S) -> Result<(), Failure>

@@ -5,17 +5,18 @@ use std::sync::Arc;
 
 use portolan_core::outbox::Wire;
 use tokio::net::tcp::OwnedWriteHalf;
-use tokio::sync::Notify;
+
+use crate::wake::Wake;
 
 /// A TCP connection's sending side.
 pub struct TcpWire {
     stream: Arc<OwnedWriteHalf>,
-    woken: Arc<Notify>,
+    woken: Arc<Wake>,
 }
 
 impl TcpWire {
     /// The sending side of `stream`; `woken` wakes the connection's task.
-    pub fn new(stream: Arc<OwnedWriteHalf>, woken: Arc<Notify>) -> Self {
+    pub fn new(stream: Arc<OwnedWriteHalf>, woken: Arc<Wake>) -> Self {
         Self { stream, woken }
     }
 }
@@ -29,6 +30,6 @@ impl Wire for TcpWire {
     }
 
     fn wake(&self) {
-        self.woken.notify_one();
+        self.woken.call();
     }
 }

@@ -80,7 +80,7 @@ impl Panel {
 pub fn serve(bound: Vec<Bound>, backlog: u32, panel: &Arc<Panel>) -> io::Result<()> {
     let permits = Arc::new(Semaphore::new(CONNECTIONS));
     for one in bound {
-        let listener = one.listen(backlog)?;
+        let listener = TcpListener::from_std(one.listen(backlog)?)?;
         tokio::spawn(accept(listener, router(panel.clone()), permits.clone()));
     }
     Ok(())
