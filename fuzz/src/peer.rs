@@ -7,6 +7,8 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use portolan_amqp091::codec::{Limits, frame};
 use portolan_amqp091::{Amqp091, Connection, Settings};
+use portolan_core::hub::Dialects;
+use portolan_mqtt::Mqtt;
 use portolan_core::access::Access;
 use portolan_core::alarms::Alarms;
 use portolan_core::broker::{self, Broker, Fetcher};
@@ -42,7 +44,7 @@ impl Account for Anyone {
     fn name(&self) -> &str {
         "guest"
     }
-    fn enter(&self, _: &str) -> Result<Arc<dyn Access>, Barred> {
+    fn enter(&self, _: &str, _: Option<&str>) -> Result<Arc<dyn Access>, Barred> {
         Ok(Arc::new(Anyone))
     }
 }
@@ -102,9 +104,11 @@ impl Default for World {
             queues: 20,
             exchanges: 20,
             bindings: 50,
+            session_messages: 1000,
         };
         let journal = Arc::new(MemoryJournal::default());
-        let broker = Arc::new(Broker::new(limits, journal, Box::new(Amqp091), Arc::default()));
+        let dialects = Dialects { amqp091: Box::new(Amqp091), mqtt: Box::new(Mqtt) };
+        let broker = Arc::new(Broker::new(limits, journal, dialects, Arc::default()));
         let shelf = Shelf::default();
         broker.set_fetcher(Box::new(shelf.clone()));
         broker.add_vhost("/").expect("memory takes it");

@@ -21,6 +21,17 @@ pub trait Access: Send + Sync {
     /// May bind with that pattern to that topic exchange. Asked after [`Access::read`] agreed.
     fn read_topic(&self, exchange: &str, pattern: &[u8]) -> bool;
 
+    /// May get messages with that routing key from that topic exchange. Asked for each delivery, and only when
+    /// [`Access::checks_deliveries`] says so.
+    fn receive_topic(&self, _exchange: &str, _key: &[u8]) -> bool {
+        true
+    }
+
+    /// Permissions are on what is delivered, as in Mosquitto's ACL files, and not only on what is bound.
+    fn checks_deliveries(&self) -> bool {
+        false
+    }
+
     /// Every question above is answered with yes, so none needs asking.
     fn unrestricted(&self) -> bool;
 

@@ -6,14 +6,17 @@ use std::sync::{Arc, OnceLock};
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
-use crate::catalogue::{Targets, Vhost};
+use crate::catalogue::{Target, Targets, Vhost};
 use crate::counters::Counters;
-use crate::dead_letter::{Dialect, bury, extra_keys, goes_in_circles};
+use crate::dead_letter::{bury, extra_keys, goes_in_circles};
+use crate::definition::QueueOptions;
 use crate::delivery::{ConsumerRef, Settlement};
 use crate::effect::{Context, DeadLetter, Effects, Fetch};
 use crate::exchange::QueueTarget;
+use crate::hub::Dialects;
 use crate::message::{Message, Origin};
 use crate::queue::Queue;
+use crate::sessions::session_options;
 use crate::shard::{Enqueue, Shard};
 use crate::store::{Journal, Record, SeqRange, StoreError};
 use crate::value::Table;
@@ -33,6 +36,8 @@ pub struct Settings {
     pub exchanges: usize,
     /// Most bindings in a vhost.
     pub bindings: usize,
+    /// Most messages that wait in a session.
+    pub session_messages: u64,
 }
 
 /// Reads paged bodies away from the threads that serve sockets, and answers with [`Broker::loaded`].
@@ -61,7 +66,8 @@ impl Batch {
         self.put(*last, message, tag);
     }
 
-    fn put(&mut self, queue: QueueTarget, message: Message, tag: u32) {
+    fn put(&mut self, target: Target, message: Message, tag: u32) {
+        let Target { queue, grant } = target;
         let shard = queue.shard as usize;
         if self.shards.len() <= shard {
             self.shards.resize_with(shard + 1, Vec::new);
@@ -70,7 +76,7 @@ impl Batch {
         if messages.is_empty() {
             self.used.push(queue.shard);
         }
-        messages.push(Enqueue { queue, message, tag });
+        messages.push(Enqueue { queue, grant, message, tag });
     }
 
     /// Nothing waits in it.
@@ -112,9 +118,12 @@ pub struct Broker {
     pub settings: Settings,
     /// What is counted.
     pub counters: Arc<Counters>,
-    amqp091: Box<dyn Dialect>,
+    /// Who reads and writes properties.
+    pub dialects: Arc<Dialects>,
     fetcher: OnceLock<Box<dyn Fetcher>>,
     memory: AtomicI64,
+    /// Rules for the queues of sessions.
+    pub(crate) session_options: Arc<QueueOptions>,
     pub(crate) next_queue: AtomicU64,
     /// Ids below this one are never given out again after a restart.
     pub(crate) reserved_ids: AtomicU64,
@@ -122,21 +131,17 @@ pub struct Broker {
 
 impl Broker {
     /// An empty broker. Give it a [`Fetcher`] before it serves.
-    pub fn new(
-        settings: Settings,
-        journal: Arc<dyn Journal>,
-        amqp091: Box<dyn Dialect>,
-        counters: Arc<Counters>,
-    ) -> Self {
+    pub fn new(settings: Settings, journal: Arc<dyn Journal>, dialects: Dialects, counters: Arc<Counters>) -> Self {
         let shards = settings.shards.max(1);
         Self {
             vhosts: ArcSwap::default(),
             shards: (0..shards).map(|_| Mutex::default()).collect(),
             deadlines: (0..shards).map(|_| AtomicU64::new(0)).collect(),
             journal,
+            session_options: Arc::new(session_options(settings.session_messages)),
             settings,
             counters,
-            amqp091,
+            dialects: Arc::new(dialects),
             fetcher: OnceLock::new(),
             memory: AtomicI64::new(0),
             next_queue: AtomicU64::new(1),
@@ -162,13 +167,6 @@ impl Broker {
     /// Bytes of bodies in ready queues.
     pub fn memory(&self) -> u64 {
         u64::try_from(self.memory.load(Ordering::Relaxed)).unwrap_or(0)
-    }
-
-    /// Who reads properties of that origin.
-    pub fn dialect(&self, origin: Origin) -> &dyn Dialect {
-        match origin {
-            Origin::Amqp091 => &*self.amqp091,
-        }
     }
 
     /// Does `work` with a locked shard, and keeps its deadline known.
@@ -266,6 +264,7 @@ impl Broker {
         for (shard, _) in self.deadlines.iter().enumerate().filter(|(_, deadline)| due(deadline)) {
             self.in_shard(shard as u32, now, &mut effects, |shard, cx| shard.tick(cx));
         }
+        self.tick_sessions(now, &mut effects);
         self.carry_out(&mut effects, now);
     }
 
@@ -302,13 +301,15 @@ impl Broker {
     /// Publishes a dead letter, then settles it in the queue that it left: should we fall in between, it is in
     /// both rather than in none.
     fn dead_letter(&self, letter: &DeadLetter, now: u64, effects: &mut Effects) {
-        let dialect = self.dialect(letter.message.facts().origin);
-        let expiration = dialect.expiration(&letter.message);
-        let headers = bury(letter, dialect.headers(&letter.message), expiration.as_deref(), now);
+        // The history of deaths is a header of AMQP 0-9-1.
+        let dying = self.dialects.translate(&letter.message, Origin::Amqp091);
+        let dialect = &*self.dialects.amqp091;
+        let expiration = dialect.expiration(&dying);
+        let headers = bury(letter, dialect.headers(&dying), expiration.as_deref(), now);
         if let Some(vhost) = self.vhost(&letter.vhost) {
             let key = letter.target.routing_key.as_ref().map(|key| key.as_bytes());
             let key = key.unwrap_or(letter.message.routing_key());
-            let message = dialect.dead_lettered(&letter.message, &headers, &letter.target.exchange, key);
+            let message = dialect.dead_lettered(&dying, &headers, &letter.target.exchange, key);
             let targets = self.dead_letter_targets(&vhost, letter, key, &headers);
             let mut batch = Batch::default();
             batch.add(&targets, message, 0);
@@ -343,7 +344,7 @@ impl Broker {
         };
         let mut targets = route.targets;
         targets.retain(|target| {
-            let name = self.queue_name(*target);
+            let name = self.queue_name(target.queue);
             !name.is_some_and(|name| goes_in_circles(headers, &name, letter.reason))
         });
         targets

@@ -10,9 +10,10 @@ use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 use crate::definition::{QueueDefinition, QueueOptions};
-use crate::exchange::{Destination, Exchange, QueueTarget};
+use crate::exchange::{Destination, Exchange, Grant, QueueTarget};
 use crate::fact;
 use crate::refusal::{Kind, Refusal, Resource};
+use crate::session::Sessions;
 use crate::value::Table;
 
 /// Names a connection for as long as the process runs.
@@ -94,8 +95,35 @@ fn under(map: &imbl::OrdMap<Box<[u8]>, Arc<Binding>>, prefix: &[u8]) -> Vec<Arc<
     map.range(from..).take_while(|(id, _)| id.starts_with(prefix)).map(|(_, binding)| Arc::clone(binding)).collect()
 }
 
-/// The queues that a message goes to.
-pub type Targets = SmallVec<[QueueTarget; 1]>;
+/// A queue that a message goes to, and what a session wants of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// The queue.
+    pub queue: QueueTarget,
+    /// What its session wants, if it is a session's.
+    pub grant: Grant,
+}
+
+impl Target {
+    fn queue(queue: QueueTarget) -> Self {
+        Self { queue, grant: Grant::default() }
+    }
+}
+
+/// The queues that a message goes to, each once.
+pub type Targets = SmallVec<[Target; 1]>;
+
+/// One copy for each queue, however many bindings lead there.
+fn merge(targets: &mut Targets) {
+    targets.sort_unstable_by_key(|target| target.queue);
+    targets.dedup_by(|one, kept| {
+        let same = one.queue == kept.queue;
+        if same {
+            kept.grant = kept.grant.or(one.grant);
+        }
+        same
+    });
+}
 
 /// Where a publish to one exchange with one key goes, as long as the catalogue stays as it is.
 #[derive(Debug)]
@@ -116,6 +144,8 @@ pub struct Vhost {
     generation: AtomicU64,
     /// Held by whoever changes the vhost. Taken before a shard's lock, never after.
     pub(crate) changing: Mutex<()>,
+    /// Taken with a session's lock held, and briefly.
+    pub(crate) sessions: Mutex<Sessions>,
 }
 
 impl Vhost {
@@ -126,6 +156,7 @@ impl Vhost {
             snapshot: ArcSwap::from_pointee(snapshot),
             generation: AtomicU64::new(1),
             changing: Mutex::new(()),
+            sessions: Mutex::default(),
         }
     }
 
@@ -161,6 +192,21 @@ impl Vhost {
     /// # Errors
     /// [`Refusal::NotFound`] when there is no such exchange.
     pub fn route(&self, exchange: &str, keys: &[&[u8]], headers: &dyn Fn() -> Table) -> Result<Route, Refusal> {
+        self.route_from(None, exchange, keys, headers)
+    }
+
+    /// As [`Vhost::route`], for the client of the session with that queue: the route leaves out subscriptions of
+    /// that session which do not want what it publishes itself.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`] when there is no such exchange.
+    pub fn route_from(
+        &self,
+        session: Option<QueueTarget>,
+        exchange: &str,
+        keys: &[&[u8]],
+        headers: &dyn Fn() -> Table,
+    ) -> Result<Route, Refusal> {
         // The generation is read first: a change in between makes the route look older than it is, never newer.
         let generation = self.generation();
         let snapshot = self.snapshot();
@@ -169,10 +215,10 @@ impl Vhost {
             to_queues_named(&snapshot, keys, &mut route.targets);
         } else {
             let first = snapshot.exchanges.get(exchange).ok_or_else(|| Refusal::NotFound(self.exchange(exchange)))?;
-            Search { snapshot: &snapshot, keys, headers, route: &mut route, visited: SmallVec::new() }.run(first);
+            let (route, visited) = (&mut route, SmallVec::new());
+            Search { snapshot: &snapshot, session, keys, headers, route, visited }.run(first);
         }
-        route.targets.sort_unstable();
-        route.targets.dedup();
+        merge(&mut route.targets);
         Ok(route)
     }
 }
@@ -181,13 +227,14 @@ impl Vhost {
 fn to_queues_named(snapshot: &Snapshot, keys: &[&[u8]], targets: &mut Targets) {
     for key in keys {
         let queue = std::str::from_utf8(key).ok().and_then(|name| snapshot.queues.get(name));
-        targets.extend(queue.map(|queue| queue.target));
+        targets.extend(queue.map(|queue| Target::queue(queue.target)));
     }
 }
 
 /// Follows exchange-to-exchange bindings and alternate exchanges, each exchange once, so that cycles end.
 struct Search<'a> {
     snapshot: &'a Snapshot,
+    session: Option<QueueTarget>,
     keys: &'a [&'a [u8]],
     headers: &'a dyn Fn() -> Table,
     route: &'a mut Route,
@@ -208,7 +255,11 @@ impl<'a> Search<'a> {
                 exchange.route(key, self.headers, |destination| {
                     found = true;
                     match destination {
-                        Destination::Queue(target) => self.route.targets.push(*target),
+                        Destination::Queue(target) => self.route.targets.push(Target::queue(*target)),
+                        Destination::Session(queue, grant) if grant.no_local() && self.session == Some(*queue) => {}
+                        Destination::Session(queue, grant) => {
+                            self.route.targets.push(Target { queue: *queue, grant: *grant });
+                        }
                         Destination::Exchange(name) => pending.extend(self.snapshot.exchanges.get(name)),
                     }
                 });

@@ -136,13 +136,21 @@ impl Consumers {
         self.slots.get(key as usize).map_or(0, |slot| slot.serial)
     }
 
-    /// It took a delivery: uses credit and goes to the end of its priority's line.
-    pub fn served(&mut self, key: u32, full: bool) {
+    /// A consumer that takes what costs no credit.
+    pub fn with_room(&self) -> Option<u32> {
+        let key = *self.arrived.first()?;
+        self.slots.get(key as usize).filter(|slot| slot.room).map(|_| key)
+    }
+
+    /// It took a delivery: uses credit, unless that was settled as it left, and goes to the end of its priority's
+    /// line.
+    pub fn served(&mut self, key: u32, full: bool, settled: bool) {
         let Some(slot) = self.slots.get_mut(key as usize) else {
             return;
         };
         slot.room = !full;
         if !slot.consumer.settled
+            && !settled
             && let Some(credit) = &mut slot.consumer.credit
         {
             *credit = credit.saturating_sub(1);
@@ -257,7 +265,7 @@ mod tests {
     fn serve(consumers: &mut Consumers, times: usize) -> Vec<Option<u32>> {
         let mut serve_one = || {
             let key = consumers.pick()?;
-            consumers.served(key, false);
+            consumers.served(key, false, false);
             Some(key)
         };
         (0..times).map(|_| serve_one()).collect()

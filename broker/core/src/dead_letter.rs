@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::effect::{DeadLetter, Reason};
+use crate::hub::Hub;
 use crate::message::Message;
 use crate::value::{Table, Value};
 
@@ -16,6 +17,12 @@ pub trait Dialect: Send + Sync {
 
     /// The expiration property as its publisher wrote it.
     fn expiration(&self, message: &Message) -> Option<Arc<str>>;
+
+    /// What the properties say, for another protocol.
+    fn hub(&self, message: &Message) -> Hub;
+
+    /// Properties in this protocol's encoding; `message` has the facts that are not in `hub`.
+    fn encode(&self, hub: &Hub, message: &Message) -> Vec<u8>;
 }
 
 fn text(table: &Table, name: &str) -> Option<Vec<u8>> {

@@ -35,8 +35,15 @@ pub struct Delivery<'a> {
     pub from: ConsumerRef,
     /// Now, in milliseconds since the epoch.
     pub now: u64,
+    /// The message's number in its queue, the same whenever it is delivered.
+    pub seq: u64,
     /// The message.
     pub message: &'a Message,
+    /// A client holds it already: only the release of its QoS 2 packet id is wanted, see
+    /// [`Queue::release`](crate::queue::Queue::release).
+    pub released: bool,
+    /// When it expires, milliseconds since the epoch; 0 for never.
+    pub expires_at: u64,
     /// It was delivered before.
     pub redelivered: bool,
     /// Times it came back; only queues with a delivery limit count and tell.
@@ -50,6 +57,10 @@ pub struct Delivery<'a> {
 pub enum Taken {
     /// Took it and has room for more.
     More,
+    /// Took it, has room for more, and the delivery was settled as it left: nothing will be heard of it.
+    Settled,
+    /// As [`Taken::Settled`], and wants no more until it asks the queue to resume.
+    SettledFull,
     /// Took it, and wants no more until it asks the queue to resume.
     Full,
     /// Did not take it, and wants no more until it asks the queue to resume: it holds too much, or the connection or

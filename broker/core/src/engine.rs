@@ -1,5 +1,6 @@
 //! What a protocol implements: a state machine that is driven by whatever moves the bytes.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,11 +13,11 @@ pub trait Account: Send + Sync {
     fn name(&self) -> &str;
 
     /// Enters a vhost, and says what the user may do there. The connection counts as one of the user's and of the
-    /// vhost's until the account is dropped.
+    /// vhost's until the account is dropped. Permissions may depend on the client's id, where the protocol has one.
     ///
     /// # Errors
     /// [`Barred`] when the user may not enter, or there are too many connections.
-    fn enter(&self, vhost: &str) -> Result<Arc<dyn Access>, Barred>;
+    fn enter(&self, vhost: &str, client: Option<&str>) -> Result<Arc<dyn Access>, Barred>;
 }
 
 /// Why a user cannot enter a vhost.
@@ -31,12 +32,52 @@ pub enum Barred {
 }
 
 /// What a client gave to show who it is.
-#[derive(Clone, Debug)]
-pub struct Credentials {
-    /// The user's name.
-    pub user: String,
-    /// The password; never logged.
-    pub password: Vec<u8>,
+#[derive(Clone)]
+pub enum Credentials {
+    /// A name and a password.
+    Password {
+        /// The user's name.
+        user: String,
+        /// The password; never logged.
+        password: Vec<u8>,
+    },
+    /// Nothing.
+    Anonymous,
+    /// The engine had it shown by an exchange of its own, see [`Directory`].
+    Proven {
+        /// The user's name.
+        user: String,
+    },
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Password { user, .. } => f.debug_struct("Password").field("user", user).finish_non_exhaustive(),
+            Self::Anonymous => f.write_str("Anonymous"),
+            Self::Proven { user } => f.debug_struct("Proven").field("user", user).finish(),
+        }
+    }
+}
+
+/// What the other side must know to check a SCRAM proof \[RFC 5802\], without the password.
+#[derive(Clone)]
+pub struct ScramKeys {
+    /// The salt.
+    pub salt: Vec<u8>,
+    /// Rounds of PBKDF2.
+    pub iterations: u32,
+    /// `StoredKey`.
+    pub stored: [u8; 32],
+    /// `ServerKey`.
+    pub server: [u8; 32],
+}
+
+/// Keys of users, for engines that check proofs themselves.
+pub trait Directory: Send + Sync {
+    /// The user's keys for SCRAM-SHA-256. For an unknown user made up ones, always the same for one name, so that
+    /// the exchange does not tell who exists.
+    fn scram(&self, user: &str) -> ScramKeys;
 }
 
 /// What an engine wants of its transport.
@@ -50,6 +91,8 @@ pub enum Ask {
     Pause,
     /// No input until the journal is durable up to there.
     Wait(Index),
+    /// No input until [`Engine::woken`] asks for something else.
+    Hold,
     /// Go on for a while so that the client can say goodbye, then close.
     Linger,
     /// Send what is in the outbox, then close; in the silent case after a delay that makes guessing slow.

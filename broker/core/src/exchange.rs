@@ -20,11 +20,50 @@ pub struct QueueTarget {
     pub slot: u32,
 }
 
+/// How a session wants what one of its subscriptions matches, in one byte. Of a queue that is not a session's,
+/// nothing is known: it takes everything as it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Grant(u8);
+
+impl Grant {
+    const QOS: u8 = 0b11;
+    const SESSION: u8 = 1 << 2;
+    const NO_LOCAL: u8 = 1 << 3;
+
+    /// A session's grant: its highest QoS, and whether it wants what its own client publishes.
+    pub fn session(qos: u8, no_local: bool) -> Self {
+        Self(qos & Self::QOS | Self::SESSION | if no_local { Self::NO_LOCAL } else { 0 })
+    }
+
+    /// The queue is a session's.
+    pub fn is_session(self) -> bool {
+        self.0 & Self::SESSION != 0
+    }
+
+    /// The highest QoS that the session wants.
+    pub fn qos(self) -> u8 {
+        self.0 & Self::QOS
+    }
+
+    /// The session does not want what its own client publishes.
+    pub fn no_local(self) -> bool {
+        self.0 & Self::NO_LOCAL != 0
+    }
+
+    /// What both grant together: a session gets one copy, with the highest QoS \[MQTT-3.3.4-2\].
+    pub fn or(self, other: Self) -> Self {
+        let qos = self.qos().max(other.qos());
+        Self((self.0 | other.0) & !Self::QOS | qos)
+    }
+}
+
 /// What a binding leads to.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Destination {
     /// A queue.
     Queue(QueueTarget),
+    /// A session's queue, by a subscription: hidden topics are not for filters that begin with a wildcard.
+    Session(QueueTarget, Grant),
     /// Another exchange of the vhost.
     Exchange(Arc<str>),
 }
@@ -230,6 +269,13 @@ impl Exchange {
         Ok(())
     }
 
+    /// Changes what one pattern of a topic exchange leads to.
+    pub fn subscribe(&mut self, pattern: &[u8], edit: impl FnMut(&mut Targets)) {
+        if let Routes::Topic(trie) = &mut self.routes {
+            trie.edit(pattern, edit);
+        }
+    }
+
     /// Whether routing looks at headers, so that a key alone does not decide.
     pub fn reads_headers(&self) -> bool {
         matches!(self.routes, Routes::Headers(_))
@@ -241,7 +287,14 @@ impl Exchange {
         match &self.routes {
             Routes::Direct(keys) => keys.get(key).into_iter().flat_map(Targets::iter).for_each(found),
             Routes::Fanout(targets) => targets.iter().for_each(found),
-            Routes::Topic(trie) => trie.matches(key, |targets| targets.iter().for_each(&mut found)),
+            Routes::Topic(trie) => {
+                // [MQTT-4.7.2-1]; AMQP bindings know no hidden keys.
+                let hidden = key.first() == Some(&b'$');
+                trie.matches(key, |targets, by_wildcard| {
+                    let fits = |to: &&Destination| !(hidden && by_wildcard && matches!(to, Destination::Session(..)));
+                    targets.iter().filter(fits).for_each(&mut found);
+                });
+            }
             Routes::Headers(rules) => {
                 let headers = headers();
                 rules.iter().filter(|rule| rule.0.matches(&headers)).for_each(|rule| found(&rule.1));

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::catalogue::Binding;
 use crate::definition::QueueDefinition;
 use crate::exchange::ExchangeDefinition;
+use crate::session::{Subscription, Will};
 
 /// A name with its length before it, so that no name can run into the next one.
 pub(crate) fn name(text: &str) -> Vec<u8> {
@@ -80,6 +81,54 @@ pub enum Fact {
         /// What it is.
         binding: Binding,
     },
+    /// There is a session that outlives its connection.
+    Session {
+        /// Its vhost.
+        vhost: String,
+        /// Its client's id.
+        client: String,
+        /// The id of its queue, once it has one.
+        queue: Option<u64>,
+        /// Seconds that it is kept without a connection.
+        expiry: u32,
+        /// Since when nobody has it, milliseconds since the epoch; 0 while somebody does.
+        left_at: u64,
+        /// To be published when its connection ends, or later.
+        will: Option<Will>,
+    },
+    /// There is a shared subscription.
+    Group {
+        /// Its vhost.
+        vhost: String,
+        /// Its name.
+        name: String,
+        /// The id of its queue.
+        queue: u64,
+        /// The pattern by which it is bound.
+        pattern: Vec<u8>,
+    },
+    /// A session has a subscription.
+    Subscription {
+        /// Its vhost.
+        vhost: String,
+        /// The session's client.
+        client: String,
+        /// What to.
+        pattern: Vec<u8>,
+        /// The group that it belongs to.
+        group: Option<String>,
+        /// How.
+        subscription: Subscription,
+    },
+    /// A session received a QoS 2 message that its sender has yet to release.
+    Received {
+        /// Its vhost.
+        vhost: String,
+        /// The session's client.
+        client: String,
+        /// The message's packet id.
+        packet_id: u16,
+    },
     /// Ids of queues below this one may have been given out.
     QueueIds {
         /// The lowest id that never was.
@@ -96,6 +145,19 @@ impl Fact {
             Self::Queue { vhost, name, .. } => key(2, vhost, name.as_bytes()),
             Self::Binding { vhost, binding } => key(3, vhost, &binding_id(binding)),
             Self::QueueIds { .. } => key(4, "", &[]),
+            Self::Session { vhost, client, .. } => key(5, vhost, client.as_bytes()),
+            Self::Group { vhost, name, .. } => key(6, vhost, name.as_bytes()),
+            Self::Subscription { vhost, client, pattern, group, .. } => {
+                let mut rest = name(client);
+                match group {
+                    Some(group) => rest.extend([&[0], group.as_bytes()].concat()),
+                    None => rest.extend([&[1], &**pattern].concat()),
+                }
+                key(7, vhost, &rest)
+            }
+            Self::Received { vhost, client, packet_id } => {
+                key(8, vhost, &[name(client), packet_id.to_be_bytes().to_vec()].concat())
+            }
         }
     }
 

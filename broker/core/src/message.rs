@@ -36,12 +36,17 @@ impl Span {
 pub enum Origin {
     /// AMQP 0-9-1 basic properties: flags and values as on the wire.
     Amqp091 = 1,
+    /// MQTT: one byte of flags ([`MQTT_QOS`] and what the protocol adds), then the property block of MQTT 5.
+    Mqtt = 2,
 }
+
+/// The bits of the first byte of an MQTT message's properties that hold the QoS it was published with.
+pub const MQTT_QOS: u8 = 0b11;
 
 impl Origin {
     /// The origin with that number in a stored record.
     pub fn from_number(number: u8) -> Option<Self> {
-        (number == Self::Amqp091 as u8).then_some(Self::Amqp091)
+        [Self::Amqp091, Self::Mqtt].into_iter().find(|origin| *origin as u8 == number)
     }
 }
 
@@ -123,6 +128,15 @@ impl Message {
     /// The body.
     pub fn body(&self) -> &[u8] {
         self.facts().body.of(&self.0.slice)
+    }
+
+    /// The delivery guarantee that its publisher gave it, in MQTT's numbers: for other protocols, a persistent
+    /// message is delivered at least once.
+    pub fn qos(&self) -> u8 {
+        match self.facts().origin {
+            Origin::Amqp091 => u8::from(self.facts().persistent),
+            Origin::Mqtt => self.properties().first().map_or(0, |flags| flags & MQTT_QOS),
+        }
     }
 
     /// Bytes of memory that it holds.

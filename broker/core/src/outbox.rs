@@ -301,6 +301,11 @@ impl<S: Sessions + 'static> Outbox<S> {
         false
     }
 
+    /// Wakes the connection's own task, which then calls [`Engine::woken`](crate::engine::Engine::woken).
+    pub fn wake(&self) {
+        self.wire.wake();
+    }
+
     /// Something waits to be sent.
     pub fn is_blocked(&self) -> bool {
         let inner = self.inner.lock();

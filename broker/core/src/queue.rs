@@ -1,5 +1,6 @@
 //! A queue: the only thing that stores messages and remembers who holds which.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use slab::Slab;
@@ -9,7 +10,7 @@ use crate::consumer::Consumers;
 use crate::definition::{Overflow, QueueOptions};
 use crate::delivery::{ConsumerRef, Delivery, DeliveryRef, Outcome, Taken};
 use crate::effect::{Context, DeadLetter, Fetch, Reason};
-use crate::exchange::QueueTarget;
+use crate::exchange::{Grant, QueueTarget};
 use crate::message::Message;
 use crate::ready::{Entry, Ready};
 use crate::store::{Position, StoreError};
@@ -60,6 +61,8 @@ pub struct Queue {
     pub(crate) used_at: u64,
     /// A message in it carries an expiry time, or the queue itself may expire.
     pub(crate) timed: bool,
+    /// Messages that the client of a session has taken over and not yet let go of; see [`Queue::release`].
+    pub(crate) released: BTreeSet<u64>,
 }
 
 /// A message given to a `get`.
@@ -109,6 +112,7 @@ impl Queue {
             ready_bytes: 0,
             used_at: now,
             timed: options.expires.is_some(),
+            released: BTreeSet::new(),
             identity,
         }
     }
@@ -160,17 +164,24 @@ impl Queue {
         self.next_seq = self.next_seq.max(next_seq);
     }
 
-    /// Takes a message in, and delivers it at once when someone waits for it.
+    /// Takes a message in, and delivers it at once when someone waits for it. `grant` says what a session wants.
     ///
     /// # Errors
     /// [`Refused`] when the queue or the store is full.
-    pub fn enqueue(&mut self, message: Message, cx: &mut Context<'_>) -> Result<(), Refused> {
+    pub fn enqueue(&mut self, message: Message, grant: Grant, cx: &mut Context<'_>) -> Result<(), Refused> {
+        let at_most_once = grant.is_session() && grant.qos().min(message.qos()) == 0;
+        if at_most_once && self.consumers.is_empty() {
+            // [MQTT-3.1.2-5] leaves it to us; Mosquitto does the same.
+            cx.effects.missed += 1;
+            return Ok(());
+        }
         if self.identity.options.overflow != Overflow::DropHead && self.is_full(message.body().len()) {
             return Err(self.refuse(message, cx));
         }
         let facts = message.facts();
         let expires_at = self.expiry(facts.ttl, cx.now);
-        let persistent = self.identity.durable && (facts.persistent || self.identity.always_persistent);
+        let persistent =
+            self.identity.durable && !at_most_once && (facts.persistent || self.identity.always_persistent);
         let level = usize::from(facts.priority).min(self.levels.len() - 1);
         let seq = self.next_seq;
         self.next_seq += 1;
@@ -190,6 +201,11 @@ impl Queue {
                 // That one was lost; someone else may take it.
                 self.dispatch(cx);
             }
+            return Ok(());
+        }
+        if at_most_once && let Some(key) = self.consumers.with_room() {
+            // Its window is closed to what must be acknowledged, which must not delay this [MQTT-3.3.4-10].
+            self.hand_over(key, entry, cx);
             return Ok(());
         }
         self.wait(level, entry, cx)?;
@@ -369,7 +385,10 @@ impl Queue {
             consumer: consumer.number,
             now: cx.now,
             from: ConsumerRef { queue: self.identity.target, key },
+            seq: entry.seq,
             message,
+            released: !self.released.is_empty() && self.released.contains(&entry.seq),
+            expires_at: entry.expires_at,
             redelivered: entry.redelivered,
             returns: self.identity.options.delivery_limit.map(|_| entry.returns),
             settle: settle.map(|key| DeliveryRef { queue: self.identity.target, key }),
@@ -383,15 +402,16 @@ impl Queue {
         }
         let recipient = Arc::clone(&consumer.recipient);
         cx.touch(&recipient);
+        let settled = matches!(taken, Taken::Settled | Taken::SettledFull);
         match settle {
-            Some(_) => {
+            Some(_) if !settled => {
                 let serial = self.consumers.serial(key);
                 let entry = self.slim(entry);
                 self.unsettled.insert(Unsettled { entry, consumer: key, serial });
             }
-            None => self.forget(&entry, cx),
+            _ => self.forget(&entry, cx),
         }
-        self.consumers.served(key, taken == Taken::Full);
+        self.consumers.served(key, matches!(taken, Taken::Full | Taken::SettledFull), settled);
     }
 
     /// A stored message need not stay in memory while a consumer works on it, unless it may be dead-lettered, or
@@ -416,6 +436,9 @@ impl Queue {
 
     /// The message is done with: its record, if any, is settled.
     pub(crate) fn forget(&mut self, entry: &Entry, cx: &mut Context<'_>) {
+        if !self.released.is_empty() {
+            self.released.remove(&entry.seq);
+        }
         if let Some(position) = entry.position {
             cx.effects.settling.seqs.push(entry.seq);
             cx.effects.settling.positions.push(position);
@@ -456,6 +479,14 @@ impl Queue {
                 reason,
                 stored,
             });
+        }
+    }
+
+    /// The client of a session has taken a QoS 2 message over (PUBREC). From here on, and also after a restart, it
+    /// is delivered as [`Delivery::released`] until it is settled (PUBCOMP).
+    pub fn release(&mut self, key: u32) {
+        if let Some(Unsettled { entry, .. }) = self.unsettled.get(key as usize) {
+            self.released.insert(entry.seq);
         }
     }
 

@@ -24,8 +24,10 @@ const QUEUE_IDS: u64 = 1 << 32;
 /// What recovery could not make sense of, for the operator.
 #[derive(Debug, Default)]
 pub struct Restored {
-    /// Queues with how many messages came back.
+    /// Queues that came back.
     pub queues: usize,
+    /// Sessions that came back.
+    pub sessions: usize,
     /// Messages that came back.
     pub messages: usize,
     /// Facts that this version does not understand or that refer to nothing.
@@ -94,7 +96,6 @@ impl Broker {
         restored: &mut Restored,
     ) -> bool {
         match fact {
-            Fact::Vhost { .. } => true,
             Fact::QueueIds { reserved } => {
                 self.next_queue.fetch_max(reserved, Ordering::Relaxed);
                 true
@@ -125,6 +126,7 @@ impl Broker {
                 };
                 add_binding(snapshot, &binding, &to).is_ok()
             }
+            fact => self.restore_session_fact(fact, building, queues, now, restored),
         }
     }
 
@@ -146,10 +148,18 @@ impl Broker {
         if definition.kind == QueueKind::Quorum {
             options.delivery_limit = quorum_limit(&definition, options.delivery_limit);
         }
-        self.next_queue.fetch_max(id.0 + 1, Ordering::Relaxed);
         let mut effects = Effects::default();
         let entry = self.place(&building.vhost, name, id, definition, options, now, &mut effects);
-        self.in_queue(entry.target, now, &mut effects, |queue, _| {
+        self.refill(entry.target, &recovered, now);
+        let owner = None;
+        building.snapshot.queues.insert(name.into(), Arc::new(QueueEntry { owner, ..entry }));
+        true
+    }
+
+    /// Puts the messages that were found back into their queue.
+    pub(crate) fn refill(&self, target: QueueTarget, recovered: &RecoveredQueue, now: u64) {
+        self.next_queue.fetch_max(target.id.0 + 1, Ordering::Relaxed);
+        self.in_queue(target, now, &mut Effects::default(), |queue, _| {
             queue.reserve(recovered.next_seq);
             for found in &recovered.entries {
                 queue.restore(&Entry {
@@ -162,9 +172,6 @@ impl Broker {
                 });
             }
         });
-        let owner = None;
-        building.snapshot.queues.insert(name.into(), Arc::new(QueueEntry { owner, ..entry }));
-        true
     }
 
     /// Makes sure that no queue gets an id that an earlier one had: records of that one may still be in the journal.
@@ -233,9 +240,10 @@ impl Broker {
     }
 }
 
-struct Building {
-    vhost: Arc<Vhost>,
-    snapshot: Snapshot,
+/// A vhost while its facts are read.
+pub(crate) struct Building {
+    pub(crate) vhost: Arc<Vhost>,
+    pub(crate) snapshot: Snapshot,
 }
 
 impl Owner for Broker {
@@ -258,8 +266,10 @@ impl Owner for Broker {
     fn restate(&self) -> Result<(), StoreError> {
         // No vhost may change while its facts are written, or an old one could be written after its end.
         let vhosts = self.all_vhosts();
-        let _changing: Vec<_> = vhosts.iter().map(|vhost| vhost.changing.lock()).collect();
-        self.facts().iter().try_for_each(|fact| self.state(fact, true).map(drop))
+        let changing: Vec<_> = vhosts.iter().map(|vhost| vhost.changing.lock()).collect();
+        self.facts().iter().try_for_each(|fact| self.state(fact, true).map(drop))?;
+        drop(changing);
+        vhosts.iter().try_for_each(|vhost| self.restate_sessions(vhost))
     }
 }
 

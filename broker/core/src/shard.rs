@@ -6,7 +6,7 @@ use slab::Slab;
 
 use crate::delivery::Settlement;
 use crate::effect::Context;
-use crate::exchange::QueueTarget;
+use crate::exchange::{Grant, QueueTarget};
 use crate::message::Message;
 use crate::queue::{Identity, Queue, Refused};
 use crate::store::{QueueId, Record};
@@ -16,6 +16,8 @@ use crate::upkeep::ranges;
 pub struct Enqueue {
     /// The queue.
     pub queue: QueueTarget,
+    /// What its session wants of it, if it is a session's.
+    pub grant: Grant,
     /// The message.
     pub message: Message,
     /// Returned in [`Effects::refused`](crate::effect::Effects::refused) when the queue refuses it.
@@ -64,7 +66,7 @@ impl Shard {
     /// Publishes a batch.
     pub fn enqueue(&mut self, batch: &mut Vec<Enqueue>, cx: &mut Context<'_>) {
         let mut last: Option<QueueTarget> = None;
-        for Enqueue { queue: target, message, tag } in batch.drain(..) {
+        for Enqueue { queue: target, grant, message, tag } in batch.drain(..) {
             if last != Some(target) {
                 self.finish(last.take(), cx);
                 last = Some(target);
@@ -72,7 +74,7 @@ impl Shard {
             let Some(queue) = self.queue(target) else {
                 continue;
             };
-            match queue.enqueue(message, cx) {
+            match queue.enqueue(message, grant, cx) {
                 Ok(()) => {}
                 Err(Refused::Full) => cx.effects.refused.push(tag),
                 Err(Refused::Store(error)) => {

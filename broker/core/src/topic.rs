@@ -74,42 +74,53 @@ impl TopicTrie {
         self.root = Arc::new(self.root.edited(&words, &mut edit));
     }
 
-    /// Hands the targets of every pattern that matches `key` to `found`; a target may come more than once.
+    /// Hands the targets of every pattern that matches `key` to `found`, and whether the pattern begins with a
+    /// wildcard; a target may come more than once.
     ///
     /// Follows all patterns at the same time, word by word, so that the cost is bounded by words times nodes also
     /// for patterns with many `#`.
-    pub fn matches(&self, key: &[u8], mut found: impl FnMut(&Targets)) {
-        let mut here = Places::default();
-        let mut next = Places::default();
-        here.enter(&self.root, false);
+    pub fn matches(&self, key: &[u8], mut found: impl FnMut(&Targets, bool)) {
+        let mut here = Places { root: &self.root, states: Vec::new() };
+        let mut next = Places { root: &self.root, states: Vec::new() };
+        here.enter(&self.root, false, false);
         for word in words(key) {
             next.clear();
             for at in 0..here.states.len() {
-                let (node, stays) = here.states[at];
+                let Place { node, stays, by_wildcard } = here.states[at];
                 if stays {
-                    next.enter(node, true);
+                    next.enter(node, true, by_wildcard);
                 }
                 if let Some(child) = node.words.get(word) {
-                    next.enter(child, false);
+                    next.enter(child, false, by_wildcard);
                 }
                 if let Some(child) = &node.star {
-                    next.enter(child, false);
+                    next.enter(child, false, by_wildcard || std::ptr::eq(node, here.root));
                 }
             }
             std::mem::swap(&mut here, &mut next);
         }
-        for (node, _) in &here.states {
-            if !node.targets.is_empty() {
-                found(&node.targets);
+        for place in &here.states {
+            if !place.node.targets.is_empty() {
+                found(&place.node.targets, place.by_wildcard);
             }
         }
     }
 }
 
-/// The nodes that the words so far can have led to. A `#` node may also stay where it is for another word.
-#[derive(Default)]
+/// A node that the words so far can have led to.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    node: &'a Node,
+    /// A `#` node, which may stay where it is for another word.
+    stays: bool,
+    /// The way to it began with a wildcard.
+    by_wildcard: bool,
+}
+
+/// The nodes that the words so far can have led to.
 struct Places<'a> {
-    states: Vec<(&'a Node, bool)>,
+    root: &'a Node,
+    states: Vec<Place<'a>>,
 }
 
 impl<'a> Places<'a> {
@@ -117,13 +128,13 @@ impl<'a> Places<'a> {
         self.states.clear();
     }
 
-    fn enter(&mut self, node: &'a Node, stays: bool) {
-        if self.states.iter().any(|&(known, _)| std::ptr::eq(known, node)) {
+    fn enter(&mut self, node: &'a Node, stays: bool, by_wildcard: bool) {
+        if self.states.iter().any(|known| std::ptr::eq(known.node, node)) {
             return;
         }
-        self.states.push((node, stays));
+        self.states.push(Place { node, stays, by_wildcard });
         if let Some(hash) = &node.hash {
-            self.enter(hash, true);
+            self.enter(hash, true, by_wildcard || std::ptr::eq(node, self.root));
         }
     }
 }
@@ -137,8 +148,26 @@ mod tests {
         let mut trie = TopicTrie::default();
         trie.edit(pattern.as_bytes(), |targets| targets.add(Destination::Exchange("x".into())));
         let mut found = false;
-        trie.matches(key.as_bytes(), |_| found = true);
+        trie.matches(key.as_bytes(), |_, _| found = true);
         found
+    }
+
+    fn begins_with_wildcard(pattern: &str, key: &str) -> Option<bool> {
+        let mut trie = TopicTrie::default();
+        trie.edit(pattern.as_bytes(), |targets| targets.add(Destination::Exchange("x".into())));
+        let mut found = None;
+        trie.matches(key.as_bytes(), |_, by_wildcard| found = Some(by_wildcard));
+        found
+    }
+
+    #[test]
+    fn a_match_says_whether_its_pattern_begins_with_a_wildcard() {
+        for pattern in ["#", "*.a.#", "*.*", "#.a", "*.#"] {
+            assert_eq!(begins_with_wildcard(pattern, "$x.a"), Some(true), "{pattern}");
+        }
+        for pattern in ["$x.#", "$x.*", "$x.a", "$x.a.#"] {
+            assert_eq!(begins_with_wildcard(pattern, "$x.a"), Some(false), "{pattern}");
+        }
     }
 
     #[track_caller]

@@ -327,7 +327,7 @@ pub(crate) fn add_binding(next: &mut Snapshot, binding: &Binding, to: &Destinati
 
 fn exists(snapshot: &Snapshot, destination: &Destination) -> bool {
     match destination {
-        Destination::Queue(_) => true,
+        Destination::Queue(_) | Destination::Session(..) => true,
         Destination::Exchange(name) => snapshot.exchanges.contains_key(name),
     }
 }

@@ -113,7 +113,7 @@ impl Account for Guest {
         self.user.name()
     }
 
-    fn enter(&self, vhost: &str) -> Result<Arc<dyn Access>, Barred> {
+    fn enter(&self, vhost: &str, _client: Option<&str>) -> Result<Arc<dyn Access>, Barred> {
         let access = self.user.access(vhost).ok_or(Barred::NoAccess)?;
         let vhost: Arc<str> = vhost.into();
         if !self.admission.vhosts.enter(&vhost) {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use portolan_core::dead_letter::Dialect;
+use portolan_core::hub::Hub;
 use portolan_core::message::{Facts, Message};
 use portolan_core::value::{Table, Value};
 
@@ -33,6 +34,15 @@ impl Dialect for Amqp091 {
     fn expiration(&self, message: &Message) -> Option<Arc<str>> {
         let facts = properties::facts(message.properties()).ok()?;
         std::str::from_utf8(facts.expiration?).ok().map(Into::into)
+    }
+
+    fn hub(&self, message: &Message) -> Hub {
+        Hub { application: headers(message), ..Hub::default() }
+    }
+
+    fn encode(&self, hub: &Hub, _: &Message) -> Vec<u8> {
+        let edits = Edits { headers: Edit::Set(&hub.application), ..Edits::default() };
+        properties::rewrite(&[0, 0], edits).unwrap_or_else(|_| vec![0, 0])
     }
 }
 

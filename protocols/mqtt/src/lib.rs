@@ -5,5 +5,8 @@
 //! them; AMQP's topic keys appear only as what the names of topics become at the core's border.
 
 pub mod codec;
+mod convert;
 pub mod reason;
 pub mod topic;
+
+pub use convert::Mqtt;

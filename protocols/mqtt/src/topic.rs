@@ -357,7 +357,7 @@ mod tests {
         let mut trie = TopicTrie::default();
         trie.edit(pattern, |targets| targets.add(Destination::Exchange("x".into())));
         let mut found = false;
-        trie.matches(key, |_| found = true);
+        trie.matches(key, |_, _| found = true);
         found
     }
 

@@ -12,6 +12,7 @@ use portolan_core::dead_letter::Dialect;
 use portolan_core::delivery::{ConsumerRef, DeliveryRef, Outcome, Settlement, SharedCredit};
 use portolan_core::effect::{Effects, Fetch};
 use portolan_core::exchange::{ExchangeDefinition, ExchangeKind};
+use portolan_core::hub::{Dialects, Hub};
 use portolan_core::message::{Facts, Message, Origin, Span};
 use portolan_core::queue::Got;
 use portolan_core::queues::{Declared, QueueWish};
@@ -39,6 +40,14 @@ impl Dialect for Plain {
 
     fn expiration(&self, message: &Message) -> Option<Arc<str>> {
         message.facts().ttl.map(|ttl| ttl.to_string().into())
+    }
+
+    fn hub(&self, message: &Message) -> Hub {
+        Hub { application: self.headers(message), ..Hub::default() }
+    }
+
+    fn encode(&self, hub: &Hub, _: &Message) -> Vec<u8> {
+        encode(&hub.application)
     }
 }
 
@@ -144,7 +153,15 @@ pub struct Kit {
 }
 
 pub fn settings() -> Settings {
-    Settings { shards: 3, memory_budget: 1 << 30, queue_memory: 1 << 20, queues: 1000, exchanges: 1000, bindings: 1000 }
+    Settings {
+        shards: 3,
+        memory_budget: 1 << 30,
+        queue_memory: 1 << 20,
+        queues: 1000,
+        exchanges: 1000,
+        bindings: 1000,
+        session_messages: 1000,
+    }
 }
 
 impl Kit {
@@ -160,7 +177,12 @@ impl Kit {
 
     fn over(settings: Settings, journal: Arc<Ledger>) -> Self {
         let held: Arc<dyn Journal> = Arc::clone(&journal) as _;
-        let broker = Arc::new(Broker::new(settings.clone(), held, Box::new(Plain), Arc::default()));
+        let broker = Arc::new(Broker::new(
+            settings.clone(),
+            held,
+            Dialects { amqp091: Box::new(Plain), mqtt: Box::new(Plain) },
+            Arc::default(),
+        ));
         let shelf = Shelf::default();
         broker.set_fetcher(Box::new(shelf.clone()));
         Self {
@@ -290,7 +312,7 @@ impl Kit {
         let route = self.vhost.route(exchange, &keys, &|| headers.clone()).expect("an exchange");
         let snapshot = self.vhost.snapshot();
         let name = |id| snapshot.queues.values().find(|queue| queue.target.id == id).expect("exists").name.to_string();
-        let mut names: Vec<_> = route.targets.iter().map(|target| name(target.id)).collect();
+        let mut names: Vec<_> = route.targets.iter().map(|target| name(target.queue.id)).collect();
         names.sort();
         names
     }

@@ -101,6 +101,8 @@ pub struct Limits {
     pub exchanges: usize,
     /// Bindings of one vhost.
     pub bindings: usize,
+    /// Messages that wait in one session; what comes beyond is dropped.
+    pub session_messages: u64,
     /// Bytes waiting to be written to one connection at which its consumers pause.
     pub outbox_high: ByteSize,
     /// Bytes waiting at which they go on.
@@ -332,6 +334,7 @@ impl Default for Limits {
             queues: 500_000,
             exchanges: 100_000,
             bindings: 2_000_000,
+            session_messages: 100_000,
             outbox_high: ByteSize(1 << 20),
             outbox_low: ByteSize(256 << 10),
             memory: Memory::Share(0.4),

@@ -12,7 +12,8 @@ use portolan_core::alarms::Alarms;
 use portolan_core::broker::{self, Broker, Fetcher};
 use portolan_core::catalogue::ConnectionId;
 use portolan_core::effect::Fetch;
-use portolan_core::engine::{Account, Ask, Barred, Engine};
+use portolan_core::engine::{Account, Ask, Barred, Credentials, Engine};
+use portolan_core::hub::Dialects;
 use portolan_core::outbox::Wire;
 use portolan_core::store::Journal;
 
@@ -56,7 +57,7 @@ impl Account for User {
     fn name(&self) -> &str {
         "guest"
     }
-    fn enter(&self, vhost: &str) -> Result<Arc<dyn Access>, Barred> {
+    fn enter(&self, vhost: &str, _: Option<&str>) -> Result<Arc<dyn Access>, Barred> {
         if vhost == "/" { Ok(Arc::new(User)) } else { Err(Barred::NoAccess) }
     }
 }
@@ -121,9 +122,11 @@ impl Rig {
             queues: 1000,
             exchanges: 1000,
             bindings: 1000,
+            session_messages: 1000,
         };
         let held: Arc<dyn Journal> = Arc::clone(&journal) as _;
-        let broker = Arc::new(Broker::new(settings, held, Box::new(Amqp091), Arc::default()));
+        let dialects = Dialects { amqp091: Box::new(Amqp091), mqtt: Box::new(Amqp091) };
+        let broker = Arc::new(Broker::new(settings, held, dialects, Arc::default()));
         broker.set_fetcher(Box::new(Reader(Arc::downgrade(&broker))));
         broker.add_vhost("/").unwrap();
         let settings = Settings {
@@ -196,7 +199,7 @@ impl Peer {
             self.ask = ask;
             match &self.ask {
                 Ask::Login(credentials) => {
-                    let known = credentials.user == "guest" && credentials.password == b"guest";
+                    let known = matches!(&credentials, Credentials::Password { user, password } if user == "guest" && password == b"guest");
                     let account = known.then(|| Arc::new(User) as Arc<dyn Account>);
                     self.ask = self.engine.login(account, self.now);
                 }

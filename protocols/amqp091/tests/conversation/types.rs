@@ -46,6 +46,7 @@ fn a_queue_from_before_is_of_another_type() {
     let mut peer = peer();
     peer.say(&declare_with(1, "old", DURABLE, &named("classic")));
     let heard = peer.say(&declare(1, "old"));
-    let text = "inequivalent arg 'x-queue-type' for queue 'old' in vhost '/': received 'quorum' but current is 'classic'";
+    let text =
+        "inequivalent arg 'x-queue-type' for queue 'old' in vhost '/': received 'quorum' but current is 'classic'";
     assert!(heard[0].contains(text), "{heard:?}");
 }

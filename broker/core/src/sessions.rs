@@ -1,0 +1,385 @@
+//! Opening, leaving and ending sessions, with the rules for takeover, expiry and wills.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::broker::{Batch, Broker};
+use crate::catalogue::{ConnectionId, Snapshot, Vhost};
+use crate::consumer::Consumer;
+use crate::definition::{Overflow, QueueOptions};
+use crate::delivery::ConsumerRef;
+use crate::effect::Effects;
+use crate::exchange::QueueTarget;
+use crate::fact::Fact;
+use crate::queue::Identity;
+use crate::session::{Claim, NEVER, Session, State, TOPICS, Will};
+use crate::store::{QueueId, StoreError};
+use crate::topology::Durable;
+use crate::value::Table;
+
+/// A session as its client wants it.
+pub struct SessionWish<'a> {
+    /// The client's id.
+    pub client: &'a Arc<str>,
+    /// Without anything from before.
+    pub clean: bool,
+    /// Seconds to keep it without a connection, [`NEVER`] for good.
+    pub expiry: u32,
+    /// To be published when the connection ends without a goodbye.
+    pub will: Option<Will>,
+    /// Who wants it.
+    pub claim: Claim,
+}
+
+/// What became of a wish for a session.
+pub enum Opened {
+    /// The connection has it now.
+    Held {
+        /// The session.
+        session: Arc<Session>,
+        /// It was there before.
+        present: bool,
+        /// What was written counts once the journal is durable up to there.
+        durable: Durable,
+    },
+    /// Another connection has it and was told to end: ask again when the claim's holder is granted it.
+    Wait,
+}
+
+/// How a connection leaves its session.
+pub struct Leave {
+    /// A new expiry, which the client gave with its goodbye.
+    pub expiry: Option<u32>,
+    /// The will is published; else it is forgotten.
+    pub will: bool,
+}
+
+impl Broker {
+    /// Gives a session to a connection: makes it, resumes it, or displaces the connection that has it.
+    ///
+    /// # Errors
+    /// When the store takes no record.
+    pub fn open_session(
+        &self,
+        vhost: &Arc<Vhost>,
+        wish: SessionWish<'_>,
+        now: u64,
+        effects: &mut Effects,
+    ) -> Result<Opened, StoreError> {
+        loop {
+            let session = {
+                let mut sessions = vhost.sessions.lock();
+                let fresh = || Session::new(Arc::clone(wish.client), State { left_at: now, ..State::default() });
+                Arc::clone(sessions.by_client.entry(Arc::clone(wish.client)).or_insert_with(fresh))
+            };
+            let mut state = session.state.lock();
+            if state.over {
+                continue;
+            }
+            if let Some(holder) = &state.holder {
+                holder.holder.displaced();
+                if let Some(earlier) = state.waiting.replace(wish.claim) {
+                    earlier.holder.displaced();
+                }
+                return Ok(Opened::Wait);
+            }
+            // One without expiry is new here: it would have gone with its connection.
+            let expired = state.due_at() != 0 && state.expiry != NEVER && {
+                now >= state.left_at + u64::from(state.expiry) * 1000
+            };
+            let known = state.expiry > 0;
+            let present = known && !expired && !wish.clean;
+            if known && !present {
+                // Ending the session, by a clean start or by time, ends the will's delay, too [MQTT-3.1.2-8].
+                if let Some(will) = state.will.take() {
+                    self.publish_will(vhost, &will, now, effects);
+                }
+                self.empty_session(vhost, &session.client, &mut state, now, effects);
+            }
+            state.will = wish.will;
+            state.expiry = wish.expiry;
+            state.left_at = 0;
+            state.holder = Some(wish.claim);
+            let durable = self.note_session(vhost, &session.client, &mut state)?;
+            drop(state);
+            return Ok(Opened::Held { session, present, durable });
+        }
+    }
+
+    /// The connection that has a session ends. Its consumers are gone and its deliveries given back before.
+    pub fn leave_session(
+        &self,
+        vhost: &Arc<Vhost>,
+        session: &Arc<Session>,
+        connection: ConnectionId,
+        leave: &Leave,
+        now: u64,
+        effects: &mut Effects,
+    ) {
+        let mut state = session.state.lock();
+        if state.holder.as_ref().is_none_or(|claim| claim.connection != connection) {
+            return;
+        }
+        state.holder = None;
+        state.left_at = now;
+        state.expiry = leave.expiry.unwrap_or(state.expiry);
+        let will = if leave.will { state.will.take_if(|will| will.delay == 0) } else { state.will.take() };
+        if let Some(will) = will.filter(|_| leave.will) {
+            self.publish_will(vhost, &will, now, effects);
+        }
+        if state.expiry == 0 {
+            self.end_session(vhost, session, &mut state, now, effects);
+        } else {
+            if let Err(error) = self.note_session(vhost, &session.client, &mut state) {
+                effects.store_error = Some(error);
+            }
+            let due = state.due_at();
+            if due != 0 {
+                vhost.sessions.lock().due.insert((due, Arc::clone(&session.client)));
+            }
+        }
+        if let Some(next) = state.waiting.take() {
+            next.holder.granted();
+        }
+    }
+
+    /// A connection that waits for a session gives up.
+    pub fn forgo_session(&self, vhost: &Vhost, client: &str, connection: ConnectionId) {
+        let session = vhost.sessions.lock().by_client.get(client).cloned();
+        if let Some(session) = session {
+            session.state.lock().waiting.take_if(|claim| claim.connection == connection);
+        }
+    }
+
+    /// Publishes wills and ends sessions whose time has come.
+    pub(crate) fn tick_sessions(&self, now: u64, effects: &mut Effects) {
+        for vhost in self.all_vhosts() {
+            loop {
+                let client = {
+                    let mut sessions = vhost.sessions.lock();
+                    match sessions.due.first() {
+                        Some((at, _)) if *at <= now => sessions.due.pop_first().map(|(_, client)| client),
+                        _ => None,
+                    }
+                };
+                let Some(client) = client else { break };
+                let session = vhost.sessions.lock().by_client.get(&client).cloned();
+                if let Some(session) = session {
+                    self.look_at_session(&vhost, &session, now, effects);
+                }
+            }
+        }
+    }
+
+    fn look_at_session(&self, vhost: &Arc<Vhost>, session: &Arc<Session>, now: u64, effects: &mut Effects) {
+        let mut state = session.state.lock();
+        let due = state.due_at();
+        if due == 0 {
+            return;
+        }
+        if due > now {
+            vhost.sessions.lock().due.insert((due, Arc::clone(&session.client)));
+            return;
+        }
+        if let Some(will) = state.will.take() {
+            self.publish_will(vhost, &will, now, effects);
+        }
+        let next = state.due_at();
+        if next != 0 && next <= now {
+            self.end_session(vhost, session, &mut state, now, effects);
+            return;
+        }
+        if let Err(error) = self.note_session(vhost, &session.client, &mut state) {
+            effects.store_error = Some(error);
+        }
+        if next != 0 {
+            vhost.sessions.lock().due.insert((next, Arc::clone(&session.client)));
+        }
+    }
+
+    /// An operator ends a session; its connection, if any, is told to end. False when there is none.
+    pub fn drop_session(&self, vhost: &Arc<Vhost>, client: &str, now: u64, effects: &mut Effects) -> bool {
+        let Some(session) = vhost.sessions.lock().by_client.get(client).cloned() else {
+            return false;
+        };
+        let mut state = session.state.lock();
+        state.expiry = 0;
+        match &state.holder {
+            Some(claim) => claim.holder.displaced(),
+            None => self.end_session(vhost, &session, &mut state, now, effects),
+        }
+        true
+    }
+
+    /// Everything goes, and the client's id is free.
+    fn end_session(&self, vhost: &Arc<Vhost>, session: &Session, state: &mut State, now: u64, effects: &mut Effects) {
+        if let Some(will) = state.will.take() {
+            self.publish_will(vhost, &will, now, effects);
+        }
+        self.empty_session(vhost, &session.client, state, now, effects);
+        state.over = true;
+        vhost.sessions.lock().by_client.remove(&session.client);
+    }
+
+    /// Subscriptions, waiting messages and packet ids go, in memory and in the store.
+    fn empty_session(&self, vhost: &Arc<Vhost>, client: &Arc<str>, state: &mut State, now: u64, effects: &mut Effects) {
+        self.unsubscribe_all(vhost, client, state, now, effects);
+        if let Some(queue) = state.queue.take() {
+            self.in_shard(queue.shard, now, effects, |shard, cx| shard.remove(queue, cx));
+        }
+        let received = std::mem::take(&mut state.received);
+        if std::mem::take(&mut state.durable) {
+            let gone = received.into_iter().map(|id| self.received_fact(vhost, client, id));
+            let gone = gone.chain([self.session_fact(vhost, client, state)]);
+            for fact in gone {
+                if let Err(error) = self.state(&fact, false) {
+                    effects.store_error = Some(error);
+                }
+            }
+        }
+    }
+
+    /// Writes a session down that is to survive, as it is now.
+    fn note_session(&self, vhost: &Vhost, client: &Arc<str>, state: &mut State) -> Result<Durable, StoreError> {
+        if state.expiry == 0 && !state.durable {
+            return Ok(None);
+        }
+        state.durable = true;
+        self.state(&self.session_fact(vhost, client, state), true).map(Some)
+    }
+
+    pub(crate) fn session_fact(&self, vhost: &Vhost, client: &Arc<str>, state: &State) -> Fact {
+        Fact::Session {
+            vhost: vhost.name.to_string(),
+            client: client.to_string(),
+            queue: state.queue.map(|queue| queue.id.0),
+            expiry: state.expiry,
+            left_at: state.left_at,
+            will: state.will.clone(),
+        }
+    }
+
+    pub(crate) fn received_fact(&self, vhost: &Vhost, client: &Arc<str>, packet_id: u16) -> Fact {
+        Fact::Received { vhost: vhost.name.to_string(), client: client.to_string(), packet_id }
+    }
+
+    /// A QoS 2 message arrives. False when it was received before and not released since.
+    ///
+    /// # Errors
+    /// When the store takes no record.
+    pub fn receive_once(&self, vhost: &Vhost, session: &Session, packet_id: u16) -> Result<bool, StoreError> {
+        let mut state = session.state.lock();
+        if state.received.contains(&packet_id) {
+            return Ok(false);
+        }
+        if state.durable {
+            self.state(&self.received_fact(vhost, &session.client, packet_id), true)?;
+        }
+        state.received.insert(packet_id);
+        Ok(true)
+    }
+
+    /// A QoS 2 message is released by its sender. False when no such message was received.
+    ///
+    /// # Errors
+    /// When the store takes no record.
+    pub fn complete(&self, vhost: &Vhost, session: &Session, packet_id: u16) -> Result<bool, StoreError> {
+        let mut state = session.state.lock();
+        if !state.received.remove(&packet_id) {
+            return Ok(false);
+        }
+        if state.durable {
+            self.state(&self.received_fact(vhost, &session.client, packet_id), false)?;
+        }
+        Ok(true)
+    }
+
+    /// Starts to deliver what waits in a queue of sessions. `ready` is told the consumer's place before anything is
+    /// delivered to it. `None` when the queue is gone.
+    pub fn attach(
+        &self,
+        queue: QueueTarget,
+        consumer: Consumer,
+        now: u64,
+        effects: &mut Effects,
+        ready: impl FnOnce(ConsumerRef),
+    ) -> Option<ConsumerRef> {
+        self.in_queue(queue, now, effects, |queue, cx| {
+            let consumer = ConsumerRef { queue: queue.identity.target, key: queue.subscribe(consumer, cx) };
+            ready(consumer);
+            queue.dispatch(cx);
+            consumer
+        })
+    }
+
+    /// Makes a queue that no client declared.
+    pub(crate) fn place_session_queue(
+        &self,
+        vhost: &Vhost,
+        name: &Arc<str>,
+        id: Option<QueueId>,
+        durable: bool,
+        now: u64,
+        effects: &mut Effects,
+    ) -> QueueTarget {
+        let id = id.unwrap_or_else(|| QueueId(self.next_queue.fetch_add(1, Ordering::Relaxed)));
+        let shard = (id.0 % self.shards.len() as u64) as u32;
+        let identity = |slot| Identity {
+            target: QueueTarget { id, shard, slot },
+            name: Arc::clone(name),
+            vhost: Arc::clone(&vhost.name),
+            durable,
+            auto_delete: false,
+            always_persistent: false,
+            options: Arc::clone(&self.session_options),
+        };
+        let slot = self.in_shard(shard, now, effects, |shard, _| shard.insert(now, identity)).unwrap_or_default();
+        QueueTarget { id, shard, slot }
+    }
+
+    /// Publishes a will, and keeps it as the topic's retained message if it is to be.
+    fn publish_will(&self, vhost: &Arc<Vhost>, will: &Will, now: u64, effects: &mut Effects) {
+        let message = will.message();
+        let Ok(route) = vhost.route(TOPICS, &[&will.key], &Table::default) else {
+            return;
+        };
+        let mut batch = Batch::default();
+        batch.add(&route.targets, message, 0);
+        let refused = effects.refused.len();
+        self.publish(&mut batch, now, effects);
+        // Nobody waits for a refusal of a will.
+        effects.refused.truncate(refused);
+    }
+}
+
+/// Rules for the queues of sessions: what exceeds the limit is dropped as it comes, as Mosquitto does.
+pub(crate) fn session_options(most: u64) -> QueueOptions {
+    QueueOptions { max_length: Some(most), overflow: Overflow::RejectPublish, ..QueueOptions::default() }
+}
+
+impl Vhost {
+    /// Its sessions, for operators.
+    pub fn all_sessions(&self) -> Vec<Arc<Session>> {
+        self.sessions.lock().by_client.values().cloned().collect()
+    }
+
+    /// The session of that client.
+    pub fn session(&self, client: &str) -> Option<Arc<Session>> {
+        self.sessions.lock().by_client.get(client).cloned()
+    }
+
+    /// How many sessions there are.
+    pub fn session_count(&self) -> usize {
+        self.sessions.lock().by_client.len()
+    }
+}
+
+/// Changes the routes of topics: `edit` gets the exchange of topics in a snapshot of its own.
+pub(crate) fn with_topics(vhost: &Vhost, edit: impl FnOnce(&mut crate::exchange::Exchange)) {
+    let _changing = vhost.changing.lock();
+    let mut next = Snapshot::clone(&vhost.snapshot());
+    if let Some(topics) = next.exchanges.get_mut(TOPICS) {
+        edit(Arc::make_mut(topics));
+    }
+    vhost.replace(next);
+}
