@@ -1,13 +1,13 @@
 //! A file system in memory that fails when it is told to, fills up, and loses power.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use crate::filesystem::{File, FileSystem, Lock};
+use crate::filesystem::{BLOCK, File, FileSystem, Lock};
 
 /// Something that was done to the disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,6 +63,8 @@ struct Inode {
     synced: Vec<u8>,
     /// Written since the last sync.
     unsynced: Vec<(u64, Vec<u8>)>,
+    /// Blocks whose space was given back.
+    holes: BTreeSet<usize>,
     name: PathBuf,
 }
 
@@ -193,12 +195,16 @@ impl FaultyFs {
 }
 
 impl Inode {
+    fn occupied(&self) -> u64 {
+        (self.bytes.len() as u64).saturating_sub((self.holes.len() * BLOCK) as u64)
+    }
+
     fn after_power_loss(&self, dice: &mut Dice, page: usize) -> Self {
         let mut bytes = self.synced.clone();
         if dice.below(2) == 0 {
             bytes.resize(self.bytes.len(), 0);
         }
-        let pages: std::collections::BTreeSet<usize> = self
+        let pages: BTreeSet<usize> = self
             .unsynced
             .iter()
             .flat_map(|(offset, written)| {
@@ -224,7 +230,8 @@ impl Inode {
                 }
             }
         }
-        Self { synced: bytes.clone(), bytes, unsynced: Vec::new(), name: self.name.clone() }
+        let holes = self.holes.clone();
+        Self { synced: bytes.clone(), bytes, unsynced: Vec::new(), holes, name: self.name.clone() }
     }
 }
 
@@ -243,8 +250,19 @@ impl Disk {
 
     fn used(&self) -> u64 {
         let named: HashSet<_> = self.names.values().collect();
-        let lengths = named.into_iter().filter_map(|number| self.inodes.get(*number));
-        lengths.map(|inode| inode.bytes.len() as u64).sum()
+        named.into_iter().filter_map(|number| self.inodes.get(*number)).map(Inode::occupied).sum()
+    }
+
+    /// Fills the holes from `from` up to `to`.
+    fn fill(&mut self, number: usize, from: usize, to: usize) -> io::Result<()> {
+        let blocks = from / BLOCK..to.div_ceil(BLOCK);
+        let missing = self.inode(number)?.holes.range(blocks.clone()).count() * BLOCK;
+        let full = self.capacity.is_some_and(|capacity| self.used() + missing as u64 > capacity);
+        if missing > 0 && full {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.inode(number)?.holes.retain(|block| !blocks.contains(block));
+        Ok(())
     }
 
     /// Makes the file at least that long.
@@ -264,6 +282,7 @@ impl Disk {
     fn write(&mut self, number: usize, bytes: &[u8], offset: u64) -> io::Result<()> {
         let start = offset as usize;
         self.grow(number, start + bytes.len())?;
+        self.fill(number, start, start + bytes.len())?;
         let inode = self.inode(number)?;
         if let Some(to) = inode.bytes.get_mut(start..start + bytes.len()) {
             to.copy_from_slice(bytes);
@@ -335,6 +354,26 @@ impl File for FaultyFile {
 
     fn allocate(&self, length: u64) -> io::Result<()> {
         self.shared.disk.lock().grow(self.number, length as usize)
+    }
+
+    fn reserve(&self, offset: u64, length: u64) -> io::Result<()> {
+        self.shared.disk.lock().fill(self.number, offset as usize, (offset + length) as usize)
+    }
+
+    fn release(&self, offset: u64, length: u64) -> io::Result<()> {
+        let mut disk = self.shared.disk.lock();
+        let inode = disk.inode(self.number)?;
+        let (from, to) = (offset as usize, (offset + length) as usize);
+        if let Some(bytes) = inode.bytes.get_mut(from..to) {
+            bytes.fill(0);
+        }
+        inode.unsynced.push((offset, vec![0; length as usize]));
+        inode.holes.extend(from / BLOCK..to / BLOCK);
+        Ok(())
+    }
+
+    fn occupied(&self) -> io::Result<u64> {
+        Ok(self.shared.disk.lock().inode(self.number)?.occupied())
     }
 
     fn length(&self) -> io::Result<u64> {

@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::fs;
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -38,6 +38,25 @@ pub trait File: Send + Sync {
     /// # Errors
     /// The system's; `StorageFull` above all.
     fn allocate(&self, length: u64) -> io::Result<()>;
+
+    /// Reserves disk space for `length` bytes from `offset` on, which are within the file. What is there stays.
+    ///
+    /// # Errors
+    /// The system's; `StorageFull` above all.
+    fn reserve(&self, offset: u64, length: u64) -> io::Result<()>;
+
+    /// Gives the disk space of `length` bytes from `offset` on back, both multiples of [`BLOCK`]. The file stays as
+    /// long as it is and reads as zeros there.
+    ///
+    /// # Errors
+    /// The system's; `Unsupported` where a file cannot have holes.
+    fn release(&self, offset: u64, length: u64) -> io::Result<()>;
+
+    /// Bytes of disk that the file occupies.
+    ///
+    /// # Errors
+    /// The system's.
+    fn occupied(&self) -> io::Result<u64>;
 
     /// The file's length.
     ///
@@ -149,6 +168,27 @@ impl File for RealFile {
             Err(Errno::OPNOTSUPP | Errno::NOSYS) => self.0.set_len(length),
             other => Ok(other?),
         }
+    }
+
+    fn reserve(&self, offset: u64, length: u64) -> io::Result<()> {
+        match rustix::fs::fallocate(&self.0, FallocateFlags::KEEP_SIZE, offset, length) {
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+            other => Ok(other?),
+        }
+    }
+
+    fn release(&self, offset: u64, length: u64) -> io::Result<()> {
+        let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        match rustix::fs::fallocate(&self.0, hole, offset, length) {
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => Err(io::ErrorKind::Unsupported.into()),
+            other => Ok(other?),
+        }
+    }
+
+    fn occupied(&self) -> io::Result<u64> {
+        // The system counts in this unit whatever the file system's is.
+        const UNIT: u64 = 512;
+        Ok(self.0.metadata()?.blocks() * UNIT)
     }
 
     fn length(&self) -> io::Result<u64> {

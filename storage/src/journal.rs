@@ -2,6 +2,7 @@
 
 pub(crate) mod buffer;
 mod clean;
+mod extent;
 mod facts;
 mod footer;
 pub mod frame;
@@ -130,7 +131,7 @@ impl Store {
             segment: options.segment_bytes,
             write: options.write_bytes,
             unsynced: options.unsynced_bytes,
-            reserve: (options.segment_bytes / 8).min(4 << 20),
+            reserve: extent::keep(options.segment_bytes),
         };
         let mut state = State::new(table, recovery.offset, recovery.next, recovery.builder.clone(), limits);
         state.truncations = std::mem::take(&mut replayed.truncations);
@@ -233,9 +234,10 @@ impl Shared {
         prepared: Option<(u32, Arc<dyn crate::filesystem::File>)>,
         found: Found,
     ) -> Result<(), StoreError> {
+        self.reserve_active()?;
         self.look_at_disk();
         if let Some((number, file)) = prepared {
-            self.segments.found(number, file);
+            self.segments.found(number, file, self.options.segment_bytes);
         } else if found == Found::Fresh {
             self.segments.make_first(self)?;
         }
@@ -310,10 +312,14 @@ impl Shared {
 
     fn append(&self, record: &Record<'_>, group: u16, term: u32) -> Result<Appended, StoreError> {
         let mut state = self.state.lock();
+        let before = state.appended;
         let appended = state.append(record, group, term, false).or_else(|error| match error {
             StoreError::Full if clean::is_cleaning() => state.append(record, group, term, true),
             error => Err(error),
         });
+        if clean::is_cleaning() {
+            state.copied += state.appended - before;
+        }
         let wake = match state.sleep {
             Sleep::Awake => false,
             Sleep::Light => !state.full.is_empty() || state.unsynced >= state.limits.write,

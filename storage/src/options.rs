@@ -34,10 +34,14 @@ pub struct Options {
     pub unsynced_bytes: usize,
     /// Publishers are stopped while the disk has less than that left.
     pub free_floor: u64,
-    /// Segments that may be on disk beyond one and a half times the live data before cleaning starts.
+    /// Segments that may be on disk beyond one and a half times the live data before cleaning starts, under a load
+    /// that fills them within seconds. The less is going on, the less may lie there: a quiet node keeps a quarter of
+    /// the live data and a few MiB.
     pub slack_segments: u32,
     /// Bytes per second that cleaning reads at most.
     pub clean_bytes_per_second: u64,
+    /// How often to look how much is going on, which decides on `slack_segments` and the space kept ready.
+    pub pace: Duration,
     /// Mirror the facts into the checkpoint, a folder of its own on the real file system.
     pub checkpoint: bool,
     /// Where the files are.
@@ -57,6 +61,7 @@ impl Options {
             free_floor: 256 << 20,
             slack_segments: 4,
             clean_bytes_per_second: 128 << 20,
+            pace: Duration::from_secs(1),
             checkpoint: true,
             files: Arc::new(RealFs),
         }

@@ -33,6 +33,8 @@ pub(crate) struct Room {
     pub(crate) low: bool,
     /// Space for the next segment is reserved.
     pub(crate) reserved: bool,
+    /// The active segment has disk space up to here; beyond it more is taken.
+    pub(crate) firm: u64,
     /// Bytes that the disk had left when last asked, less what has been taken since.
     pub(crate) free: u64,
     /// The same of the room below the floor, which is for records that make room.
@@ -67,6 +69,9 @@ pub(crate) struct State {
     /// A buffer for the next chunk.
     pub(crate) spare: Vec<u8>,
     pub(crate) unsynced: usize,
+    /// Bytes appended since the start, and those of them that the cleaner appended.
+    pub(crate) appended: u64,
+    pub(crate) copied: u64,
     pub(crate) waiters: Vec<(Index, Arc<dyn Waiter>)>,
     pub(crate) failed: Option<Arc<str>>,
     pub(crate) sleep: Sleep,
@@ -157,12 +162,14 @@ impl State {
             in_flight: VecDeque::new(),
             spare: Vec::new(),
             unsynced: 0,
+            appended: 0,
+            copied: 0,
             waiters: Vec::new(),
             failed: None,
             sleep: Sleep::Awake,
             urgent: false,
             closing: false,
-            room: Room { low: false, reserved: false, free: 0, below_floor: 0, made: 0 },
+            room: Room { low: false, reserved: false, firm: u64::MAX, free: 0, below_floor: 0, made: 0 },
             leaving: 0,
             begun: 0,
             synced: 0,
@@ -249,6 +256,7 @@ impl State {
     fn advance(&mut self, size: usize) {
         self.offset += size as u32;
         self.unsynced += size;
+        self.appended += size as u64;
     }
 
     /// Remembers what the segment's index and the table must know of a record.
@@ -324,6 +332,9 @@ impl State {
         if end + keep > length {
             let alone = segment::HEADER + frame::size(0) + size + footer::frame_size(entry) + TRAILER;
             self.roll(alone as u64, need)?;
+        } else if end + keep > self.room.firm {
+            self.take_room(length.saturating_sub(self.room.firm), need)?;
+            self.room.firm = u64::MAX;
         }
         if self.chunk.bytes.is_empty() {
             self.begin_chunk();
@@ -345,6 +356,28 @@ impl State {
         self.room.free >= bytes.saturating_mul(2)
     }
 
+    /// Counts on so many more bytes of the disk.
+    fn take_room(&mut self, bytes: u64, need: Need) -> Result<(), StoreError> {
+        if self.may_take(bytes) {
+            self.room.free -= bytes;
+        } else if need != Need::Ordinary && self.room.below_floor >= bytes.saturating_mul(2) {
+            self.room.below_floor -= bytes;
+        } else {
+            return Err(StoreError::Full);
+        }
+        Ok(())
+    }
+
+    /// Ends the active segment before it is full, so that it can be cleaned: what comes next goes to another one.
+    pub(crate) fn end_segment(&mut self) -> Result<(), StoreError> {
+        let Some(oldest) = self.table.oldest().map(|oldest| oldest.number) else { return Ok(()) };
+        if self.offset > 0 {
+            self.roll(0, Need::Pressing)?;
+        }
+        // Says nothing new: a segment counts as written when something is in the one after it.
+        self.append_mark(Mark::Discarded(oldest))
+    }
+
     /// Ends the active segment and goes on in a new one that has room for `alone` bytes.
     fn roll(&mut self, alone: u64, need: Need) -> Result<(), StoreError> {
         let Some(active) = self.table.iter().next_back() else { return Err(StoreError::Full) };
@@ -355,13 +388,10 @@ impl State {
         let Some(next) = next else { return Err(StoreError::Full) };
         if assured {
             self.room.reserved = false;
-        } else if self.may_take(length) {
-            self.room.free -= length;
-        } else if need != Need::Ordinary && self.room.below_floor >= length.saturating_mul(2) {
-            self.room.below_floor -= length;
         } else {
-            return Err(StoreError::Full);
+            self.take_room(length, need)?;
         }
+        self.room.firm = u64::MAX;
         if self.offset == 0 {
             // Nothing has gone into the active segment: it can still be made as long as this record needs.
             if let Some(active) = self.table.active() {

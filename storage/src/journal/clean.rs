@@ -14,6 +14,7 @@ use portolan_core::store::{Index, Owner, Position, QueueId, Relocation, StoreErr
 use crate::encode::{self, Stored};
 use crate::filesystem::File;
 use crate::journal::Shared;
+use crate::journal::extent;
 use crate::journal::footer::{self, Entry, Footer, Mark};
 use crate::journal::frame;
 use crate::journal::segment::{self, Class, Segment, offset_of};
@@ -89,7 +90,7 @@ impl Cleaner {
 /// The cleaning thread.
 pub(crate) fn run(shared: &Shared) {
     CLEANING.set(true);
-    let mut work = Work { shared, restated: 0, pause_until: Instant::now() };
+    let mut work = Work { shared, restated: 0, pause_until: Instant::now(), course: Course::default() };
     loop {
         let mut orders = shared.cleaner.orders.lock();
         if !orders.wanted && !orders.closing {
@@ -113,6 +114,25 @@ struct Work<'s> {
     /// Facts in segments below this one have all been appended anew.
     restated: u32,
     pause_until: Instant,
+    course: Course,
+}
+
+/// Once through the journal. The next one starts only after clients have left enough dead: whatever else the figures
+/// say, what is copied is then at most some times that much.
+#[derive(Clone, Copy, Default)]
+struct Course {
+    /// Segments after this one were begun since, and hold what was copied.
+    last: u32,
+    /// Bytes that clients had written, and those that were live, when it began.
+    written: u64,
+    live: u64,
+}
+
+impl Course {
+    /// Bytes that have died since it began.
+    fn died(&self, written: u64, live: u64) -> u64 {
+        (written + self.live).saturating_sub(self.written + live)
+    }
 }
 
 impl Work<'_> {
@@ -120,7 +140,7 @@ impl Work<'_> {
         self.discard_dead()?;
         let Some(owner) = owner else { return Ok(()) };
         while Instant::now() >= self.pause_until && !self.shared.cleaner.is_closing() {
-            let Some(oldest) = self.worth_cleaning() else { return Ok(()) };
+            let Some(oldest) = self.worth_cleaning()? else { return Ok(()) };
             self.clean(&oldest, owner)?;
             self.discard_dead()?;
             let state = self.shared.state.lock();
@@ -139,17 +159,33 @@ impl Work<'_> {
     }
 
     /// The oldest segment, when the disk holds too much in comparison with what is live.
-    fn worth_cleaning(&self) -> Option<Segment> {
+    fn worth_cleaning(&mut self) -> Result<Option<Segment>, StoreError> {
         let shared = self.shared;
-        let idle = shared.segments.idle_bytes(shared.options.segment_bytes);
-        let written = shared.written_segment();
-        let state = shared.state.lock();
+        let kept = extent::keep(shared.options.segment_bytes);
+        let slack = shared.segments.slack(&shared.options);
+        let may_end_early = shared.segments.may_end_early();
+        let mut state = shared.state.lock();
         let live = state.table.live_bytes() + state.facts.bytes;
-        let slack = u64::from(shared.options.slack_segments) * shared.options.segment_bytes;
-        let disk = state.table.disk_bytes + idle;
+        // Nobody is in the way of a thorough cleaning of a quiet node.
+        let share = if slack > kept { live / 2 } else { live / 4 };
+        if state.table.used_bytes(state.offset) <= live + share + slack {
+            return Ok(None);
+        }
+        let written = state.appended - state.copied;
+        let Some(oldest) = state.table.oldest().cloned() else { return Ok(None) };
+        if oldest.number > self.course.last {
+            if self.course.last > 0 && self.course.died(written, live) < (live / 8).max(kept / 2) {
+                return Ok(None);
+            }
+            self.course = Course { last: state.table.active().map_or(0, |active| active.number), written, live };
+        }
+        if state.table.len() == 1 && may_end_early {
+            state.end_segment()?;
+            drop(state);
+            shared.sync_all()?;
+        }
         // What is still in memory cannot be read from its file.
-        let oldest = state.table.oldest().filter(|oldest| oldest.number < written)?;
-        (disk > live + live / 2 + slack).then(|| oldest.clone())
+        Ok((oldest.number < shared.written_segment()).then_some(oldest))
     }
 
     /// Has everything that is still needed of the oldest segment appended anew.
@@ -351,7 +387,7 @@ impl Shared {
             let Some(gone) = gone else { return Ok(()) };
             self.forget_file(gone.number);
             tracing::debug!(segment = gone.number, "discarded");
-            let recycled = self.segments.recycle(self, gone.number, gone.length);
+            let recycled = self.segments.recycle(self, &gone);
             recycled.map_err(|error| self.io("cannot remove", gone.number, error))?;
         }
     }

@@ -125,20 +125,23 @@ impl Writer<'_> {
         let shared = self.shared;
         let failed = |what| move |error| shared.io(what, chunk.segment, error);
         if !chunk.bytes.is_empty() {
+            let end = u64::from(chunk.start) + chunk.bytes.len() as u64;
+            shared.segments.admit(shared, chunk, &*file, end)?;
             write(&*file, chunk).map_err(failed("cannot write"))?;
         }
         let Some(footer) = &chunk.footer else {
             file.sync().map_err(failed("cannot sync"))?;
-            let end = u64::from(chunk.start) + chunk.bytes.len() as u64;
-            shared.segments.prepare_ahead(chunk.segment, end * 8 >= chunk.length);
+            shared.segments.prepare_ahead(shared);
             return Ok(());
         };
+        shared.segments.finish(shared, chunk, &*file, footer)?;
         // A sealed segment without a successor would look like a lost one to a recovery.
         let next = self.shared.segments.obtain(self.shared, chunk.segment + 1)?;
         let seed = frame::seed(chunk.segment);
         file.write_at(&footer.frame(seed), u64::from(footer.end)).map_err(failed("cannot write"))?;
         file.write_at(&footer.trailer(seed), chunk.length - TRAILER as u64).map_err(failed("cannot write"))?;
         file.sync().map_err(failed("cannot sync"))?;
+        shared.segments.give_back_gap(shared, chunk, &*file, footer);
         self.file = Some((chunk.segment + 1, next));
         Ok(())
     }

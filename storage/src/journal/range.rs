@@ -167,7 +167,7 @@ impl Shared {
                     state.builder.clone().footer(segment.first, state.next, state.offset, segment.sizes)
                 }
             };
-            loaded.push(Loaded { number, length, footer, sealed: true });
+            loaded.push(Loaded { number, length, occupied: length - segment.hole, footer, sealed: true });
         }
         Ok(loaded)
     }

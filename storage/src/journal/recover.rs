@@ -170,9 +170,10 @@ impl Reader<'_> {
                 None => None,
             };
             let (number, length) = (candidate.number, candidate.length);
+            let occupied = candidate.file.occupied().map_err(self.failed("cannot read", number))?;
             if let Some(footer) = trusted {
                 recovery.next = footer.next;
-                recovery.segments.push(Loaded { number, length, footer, sealed: true });
+                recovery.segments.push(Loaded { number, length, occupied, footer, sealed: true });
                 continue;
             }
             if following.is_some() {
@@ -187,7 +188,7 @@ impl Reader<'_> {
             let first = scanned.first;
             recovery.builder = scanned.builder.clone();
             let footer = scanned.builder.footer(first, scanned.next, scanned.end as u32, scanned.sizes);
-            recovery.segments.push(Loaded { number, length, footer, sealed });
+            recovery.segments.push(Loaded { number, length, occupied, footer, sealed });
         }
         if recovery.segments.last().is_none_or(|last| last.sealed) {
             recovery.offset = 0;

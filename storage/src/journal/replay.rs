@@ -12,6 +12,8 @@ use crate::journal::segment::{Segment, Table};
 pub(crate) struct Loaded {
     pub(crate) number: u32,
     pub(crate) length: u64,
+    /// Bytes of disk that its file occupies.
+    pub(crate) occupied: u64,
     pub(crate) footer: Footer,
     /// Nothing more will be appended to it.
     pub(crate) sealed: bool,
@@ -89,6 +91,7 @@ pub(crate) fn replay(segments: &[Loaded]) -> Replayed {
     for loaded in segments.iter().filter(|loaded| loaded.number >= discarded) {
         let mut segment = Segment::new(loaded.number, loaded.length, loaded.footer.first);
         segment.sizes = loaded.footer.sizes;
+        segment.hole = loaded.length.saturating_sub(loaded.occupied);
         let mut ordinal = 0;
         footer::visit(&loaded.footer.entries, loaded.number, loaded.footer.first, &mut |index, entry| {
             ordinal += 1;

@@ -119,6 +119,8 @@ pub(crate) struct Segment {
     pub(crate) number: u32,
     /// Bytes of the file.
     pub(crate) length: u64,
+    /// Those of them that take no disk space.
+    pub(crate) hole: u64,
     /// Index of its first record.
     pub(crate) first: Index,
     /// Records of facts in it.
@@ -138,6 +140,7 @@ impl Segment {
         Self {
             number,
             length,
+            hole: 0,
             first,
             facts: 0,
             pins: 0,
@@ -173,7 +176,7 @@ pub(crate) struct Table {
 
 impl Table {
     pub(crate) fn push(&mut self, segment: Segment) {
-        self.disk_bytes += segment.length;
+        self.disk_bytes += segment.length - segment.hole;
         self.segments.push_back(segment);
     }
 
@@ -206,10 +209,24 @@ impl Table {
         self.segments.get_mut(place)
     }
 
+    /// So much of a segment's file takes no disk space.
+    pub(crate) fn set_hole(&mut self, number: u32, hole: u64) {
+        let Some(segment) = self.get_mut(number) else { return };
+        let hole = hole.min(segment.length);
+        let before = std::mem::replace(&mut segment.hole, hole);
+        self.disk_bytes = self.disk_bytes + before - hole;
+    }
+
+    /// Bytes of disk without those of the active segment beyond `offset`, to which records have got.
+    pub(crate) fn used_bytes(&self, offset: u32) -> u64 {
+        let active = self.segments.back().map_or(0, |active| active.length - active.hole);
+        self.disk_bytes - active + u64::from(offset).min(active)
+    }
+
     /// Takes the oldest segment out.
     pub(crate) fn discard_oldest(&mut self) -> Option<Segment> {
         let segment = self.segments.pop_front()?;
-        self.disk_bytes -= segment.length;
+        self.disk_bytes -= segment.length - segment.hole;
         for (_, content) in &segment.references {
             self.unpin(*content);
         }

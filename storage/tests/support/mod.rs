@@ -1,6 +1,8 @@
 //! Helpers that know the store's API, so that the tests read like tables.
 #![allow(dead_code, missing_docs, clippy::unwrap_used, clippy::expect_used, unreachable_pub)]
 
+pub mod model;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
