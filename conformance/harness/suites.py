@@ -25,6 +25,8 @@ class Suite:
     config: object = None
     settings: list = field(default_factory=list)
     environment: dict = field(default_factory=dict)
+    # It depends on those settings, or looks at our metrics: another broker cannot pass it.
+    ours: bool = False
     # What the command must be told besides when the broker is not ours.
     peer_arguments: list = field(default_factory=list)
 
@@ -42,6 +44,15 @@ SUITES = [
         peer_arguments=["--rabbitmq"],
     ),
     _python("pika", "python/pika_suite.py", 180),
+    Suite(
+        "alarms",
+        [PYTHON, "-u", str(CONFORMANCE / "python/alarm_suite.py")],
+        120,
+        needs=["python"],
+        # So little that a client fills it at once, and no paging, which would keep messages out of memory.
+        settings=['limits.memory="384 MiB"', 'limits.message_memory="8 GiB"'],
+        ours=True,
+    ),
     _python("aio-pika", "python/aio_pika_suite.py", 120),
     _python("kombu", "python/kombu_suite.py", 120),
     _python("celery", "python/celery_suite.py", 180),
