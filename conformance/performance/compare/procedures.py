@@ -18,8 +18,8 @@ SPACE_BACK_WITHIN = 30
 class Bench:
     """Measures scenarios."""
 
-    def __init__(self, load, cores, place, given):
-        self.load, self.cores, self.place, self.given = load, cores, place, given
+    def __init__(self, load, cores, place, given, flames=None):
+        self.load, self.cores, self.place, self.given, self.flames = load, cores, place, given, flames
         self.sound = True
 
     def measure(self, name, scenario, brokers, relay):
@@ -56,7 +56,12 @@ class Bench:
     def command(self, words, contender, name):
         """Runs the generator against a contender and returns its report."""
         target = ["--addr", contender.address(), "--broker-pid", str(contender.process.pid)]
-        return self.generate([*words, *target, "--name", contender.name, "--scenario", name])
+        words = [*words, *target, "--name", contender.name, "--scenario", name]
+        if not self.flames or contender.name != "portolan":
+            return self.generate(words)
+        phase = f"-{words[words.index('--phase') + 1]}" if "--phase" in words else ""
+        with self.flames.over(contender.process.pid, name + phase, self.place.root, self.cores.generator):
+            return self.generate(words)
 
     def generate(self, words, cores=None):
         def prepare():
