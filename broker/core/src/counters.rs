@@ -30,6 +30,10 @@ pub struct Counters {
     pub delivered: Delivered,
     /// Things that come and go.
     pub objects: Objects,
+    /// What MQTT clients sent.
+    pub mqtt_received: MqttReceived,
+    /// What MQTT clients got.
+    pub mqtt_delivered: MqttDelivered,
 }
 
 // Each group has cache lines of its own (128 bytes: the prefetcher fetches lines in pairs), so that publishers and
@@ -118,6 +122,38 @@ pub struct Objects {
     pub passwords_verified: Counter,
 }
 
+/// What MQTT clients sent.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct MqttReceived {
+    /// Messages published, by the QoS of the publish; repetitions of a QoS 2 message not counted.
+    pub messages: [Counter; 3],
+    /// Bytes of their payloads.
+    pub payload_bytes: Counter,
+    /// Packets of every kind.
+    pub packets: Counter,
+    /// Bytes read.
+    pub bytes: Counter,
+    /// Publishes that no client may make, or that came faster than they may.
+    pub denied: Counter,
+}
+
+/// What MQTT clients got.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct MqttDelivered {
+    /// Messages delivered, by the QoS of the delivery.
+    pub messages: [Counter; 3],
+    /// Bytes of their payloads.
+    pub payload_bytes: Counter,
+    /// Packets of every kind.
+    pub packets: Counter,
+    /// Bytes written.
+    pub bytes: Counter,
+    /// Messages that a session did not get: its queue was full, its client away or too slow, or the message too large.
+    pub dropped: Counter,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -125,7 +161,7 @@ mod tests {
     #[test]
     fn groups_do_not_share_cache_lines() {
         assert_eq!(std::mem::align_of::<Counters>(), 128);
-        assert_eq!(std::mem::size_of::<Counters>(), 3 * 128);
+        assert_eq!(std::mem::size_of::<Counters>(), 5 * 128);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 pub mod codec;
 mod convert;
+pub mod observe;
 pub mod reason;
 pub mod topic;
 
