@@ -105,6 +105,8 @@ impl Default for World {
             exchanges: 20,
             bindings: 50,
             session_messages: 1000,
+            retained_messages: 1000,
+            retained_bytes: 1 << 20,
         };
         let journal = Arc::new(MemoryJournal::default());
         let dialects = Dialects { amqp091: Box::new(Amqp091), mqtt: Box::new(Mqtt) };

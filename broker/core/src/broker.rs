@@ -10,7 +10,7 @@ use crate::catalogue::{Target, Targets, Vhost};
 use crate::counters::Counters;
 use crate::dead_letter::{bury, extra_keys, goes_in_circles};
 use crate::definition::QueueOptions;
-use crate::delivery::{ConsumerRef, Settlement};
+use crate::delivery::{ConsumerRef, DeliveryRef, Settlement};
 use crate::effect::{Context, DeadLetter, Effects, Fetch};
 use crate::exchange::QueueTarget;
 use crate::hub::Dialects;
@@ -18,7 +18,7 @@ use crate::message::{Message, Origin};
 use crate::queue::Queue;
 use crate::sessions::session_options;
 use crate::shard::{Enqueue, Shard};
-use crate::store::{Journal, Record, SeqRange, StoreError};
+use crate::store::{Journal, QueueId, Record, SeqRange, StoreError};
 use crate::value::Table;
 
 /// Bounds and budgets.
@@ -38,6 +38,10 @@ pub struct Settings {
     pub bindings: usize,
     /// Most messages that wait in a session.
     pub session_messages: u64,
+    /// Most retained messages in a vhost.
+    pub retained_messages: u64,
+    /// Most memory that the retained messages of a vhost take.
+    pub retained_bytes: u64,
 }
 
 /// Reads paged bodies away from the threads that serve sockets, and answers with [`Broker::loaded`].
@@ -104,6 +108,10 @@ pub struct Census {
     pub paged: u64,
     /// Bytes of the bodies that wait in memory.
     pub bytes: u64,
+    /// Retained messages.
+    pub retained: u64,
+    /// Bytes of memory that they take.
+    pub retained_bytes: u64,
 }
 
 /// Everything that is shared by all connections.
@@ -162,6 +170,11 @@ impl Broker {
     /// Every vhost.
     pub fn all_vhosts(&self) -> Vec<Arc<Vhost>> {
         self.vhosts.load().values().cloned().collect()
+    }
+
+    /// An id that no queue ever had.
+    pub(crate) fn new_queue_id(&self) -> QueueId {
+        QueueId(self.next_queue.fetch_add(1, Ordering::Relaxed))
     }
 
     /// Bytes of bodies in ready queues.
@@ -231,6 +244,13 @@ impl Broker {
         }
     }
 
+    /// The clients of sessions have taken QoS 2 messages over: see [`Queue::release`].
+    pub fn release(&self, deliveries: &[DeliveryRef], now: u64, effects: &mut Effects) {
+        for delivery in deliveries {
+            self.in_queue(delivery.queue, now, effects, |queue, _| queue.release(delivery.key));
+        }
+    }
+
     /// Consumers' outboxes or shared windows have room again; call [`Broker::carry_out`] afterwards.
     pub fn resume(&self, consumers: &[ConsumerRef], now: u64, effects: &mut Effects) {
         for consumer in consumers {
@@ -265,6 +285,7 @@ impl Broker {
             self.in_shard(shard as u32, now, &mut effects, |shard, cx| shard.tick(cx));
         }
         self.tick_sessions(now, &mut effects);
+        self.tick_retained(now, &mut effects);
         self.carry_out(&mut effects, now);
     }
 
@@ -357,6 +378,8 @@ impl Broker {
             let snapshot = vhost.snapshot();
             census.exchanges += snapshot.exchanges.len() as u64 + 1;
             census.bindings += snapshot.all_bindings().count() as u64;
+            census.retained += vhost.retained_count();
+            census.retained_bytes += vhost.retained_bytes();
         }
         for shard in &self.shards {
             for queue in shard.lock().queues() {

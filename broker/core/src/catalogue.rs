@@ -13,6 +13,7 @@ use crate::definition::{QueueDefinition, QueueOptions};
 use crate::exchange::{Destination, Exchange, Grant, QueueTarget};
 use crate::fact;
 use crate::refusal::{Kind, Refusal, Resource};
+use crate::retained::Retained;
 use crate::session::Sessions;
 use crate::value::Table;
 
@@ -146,6 +147,8 @@ pub struct Vhost {
     pub(crate) changing: Mutex<()>,
     /// Taken with a session's lock held, and briefly.
     pub(crate) sessions: Mutex<Sessions>,
+    /// Nothing but the journal's buffer is locked with it held.
+    pub(crate) retained: Mutex<Retained>,
 }
 
 impl Vhost {
@@ -157,6 +160,7 @@ impl Vhost {
             generation: AtomicU64::new(1),
             changing: Mutex::new(()),
             sessions: Mutex::default(),
+            retained: Mutex::default(),
         }
     }
 

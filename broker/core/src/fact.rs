@@ -129,6 +129,13 @@ pub enum Fact {
         /// The message's packet id.
         packet_id: u16,
     },
+    /// A vhost's retained messages are stored as if a queue of that id had them.
+    RetainedQueue {
+        /// Its vhost.
+        vhost: String,
+        /// The id.
+        id: u64,
+    },
     /// Ids of queues below this one may have been given out.
     QueueIds {
         /// The lowest id that never was.
@@ -155,6 +162,7 @@ impl Fact {
                 }
                 key(7, vhost, &rest)
             }
+            Self::RetainedQueue { vhost, .. } => key(9, vhost, &[]),
             Self::Received { vhost, client, packet_id } => {
                 key(8, vhost, &[name(client), packet_id.to_be_bytes().to_vec()].concat())
             }

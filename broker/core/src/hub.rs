@@ -15,8 +15,10 @@ pub struct Hub {
     pub message_id: Option<Value>,
     /// Which message it answers.
     pub correlation_id: Option<Value>,
-    /// Where answers go: an address in the words of AMQP 0-9-1, a queue's name or a routing key of `amq.topic`.
+    /// Where answers go: a queue's name.
     pub reply_to: Option<Arc<str>>,
+    /// Where answers go: a routing key of `amq.topic`.
+    pub reply_topic: Option<Arc<str>>,
     /// MIME type of the body.
     pub content_type: Option<Arc<str>>,
     /// MIME encoding of the body.
@@ -33,8 +35,57 @@ pub struct Hub {
     pub text: bool,
     /// Its publisher wants the topic's subscribers of the future to get it.
     pub retain: bool,
+    /// The QoS that it was published with, if its publisher's protocol has such a thing.
+    pub published_qos: Option<u8>,
     /// The application's own, in order; names may come more than once.
     pub application: Table,
+}
+
+/// What a field is called among [`Hub::application`] by a protocol that has no other place for it. All are RabbitMQ's
+/// where it has one.
+pub mod names {
+    /// [`Hub::message_id`](super::Hub::message_id)
+    pub const MESSAGE_ID: &str = "x-message-id";
+    /// [`Hub::correlation_id`](super::Hub::correlation_id)
+    pub const CORRELATION_ID: &str = "x-correlation-id";
+    /// [`Hub::reply_to`](super::Hub::reply_to)
+    pub const REPLY_TO: &str = "x-reply-to";
+    /// [`Hub::reply_topic`](super::Hub::reply_topic)
+    pub const REPLY_TOPIC: &str = "x-reply-to-topic";
+    /// [`Hub::content_type`](super::Hub::content_type)
+    pub const CONTENT_TYPE: &str = "x-content-type";
+    /// [`Hub::content_encoding`](super::Hub::content_encoding)
+    pub const CONTENT_ENCODING: &str = "x-content-encoding";
+    /// [`Hub::subject`](super::Hub::subject)
+    pub const SUBJECT: &str = "x-type";
+    /// [`Hub::timestamp`](super::Hub::timestamp)
+    pub const TIMESTAMP: &str = "x-timestamp";
+    /// [`Hub::user_id`](super::Hub::user_id). Never read back: who sent a message is not for the sender to say.
+    pub const USER_ID: &str = "x-user-id";
+    /// [`Hub::app_id`](super::Hub::app_id)
+    pub const APP_ID: &str = "x-app-id";
+    /// [`Facts::priority`](crate::message::Facts::priority)
+    pub const PRIORITY: &str = "x-priority";
+    /// [`Hub::text`](super::Hub::text)
+    pub const PAYLOAD_FORMAT: &str = "x-mqtt-payload-format";
+    /// [`Hub::retain`](super::Hub::retain)
+    pub const RETAIN: &str = "x-mqtt-retain";
+    /// [`Hub::published_qos`](super::Hub::published_qos)
+    pub const PUBLISHED_QOS: &str = "x-mqtt-publish-qos";
+    /// The routing key, where a protocol cuts it.
+    pub const ROUTING_KEY: &str = "x-routing-key";
+}
+
+impl Hub {
+    /// Takes the first entry of that name out of [`Hub::application`] if `read` understands it: it stands for
+    /// something that has a place of its own here.
+    pub fn lift<T>(&mut self, name: &str, read: impl FnOnce(&Value) -> Option<T>) -> Option<T> {
+        let entries = &mut self.application.0;
+        let at = entries.iter().position(|(known, _)| &**known == name)?;
+        let found = read(&entries.get(at)?.1)?;
+        entries.remove(at);
+        Some(found)
+    }
 }
 
 /// Who reads and writes properties of each origin.

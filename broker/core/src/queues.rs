@@ -1,6 +1,5 @@
 //! Declaring, using and deleting queues, with the rules for each.
 
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, LazyLock};
 
 use crate::broker::Broker;
@@ -89,7 +88,7 @@ impl Broker {
             }
             options.delivery_limit = quorum_limit(&definition, options.delivery_limit);
         }
-        let id = QueueId(self.next_queue.fetch_add(1, Ordering::Relaxed));
+        let id = self.new_queue_id();
         let owner = wish.exclusive.then_some(caller.connection);
         let survives = definition.durable && !definition.exclusive;
         let durable = survives.then(|| {
@@ -116,7 +115,7 @@ impl Broker {
             arguments: Table::default(),
         };
         let _changing = vhost.changing.lock();
-        let id = QueueId(self.next_queue.fetch_add(1, Ordering::Relaxed));
+        let id = self.new_queue_id();
         let entry = self.place(vhost, name, id, definition, QueueOptions::default(), now, effects);
         let mut next = Snapshot::clone(&vhost.snapshot());
         next.queues.insert(Arc::clone(&entry.name), Arc::new(entry));

@@ -28,6 +28,8 @@ pub struct Restored {
     pub queues: usize,
     /// Sessions that came back.
     pub sessions: usize,
+    /// Retained messages that came back.
+    pub retained: usize,
     /// Messages that came back.
     pub messages: usize,
     /// Facts that this version does not understand or that refer to nothing.
@@ -125,6 +127,13 @@ impl Broker {
                     return false;
                 };
                 add_binding(snapshot, &binding, &to).is_ok()
+            }
+            Fact::RetainedQueue { vhost, id } => {
+                let Some(Building { vhost, .. }) = building.get(&vhost) else {
+                    return false;
+                };
+                self.restore_retained(vhost, QueueId(id), queues, restored);
+                true
             }
             fact => self.restore_session_fact(fact, building, queues, now, restored),
         }
@@ -254,6 +263,12 @@ impl Owner for Broker {
             let id = moved.queue.owner();
             // Neighbours in the journal tend to be of the same queue.
             let known = last.filter(|target: &QueueTarget| target.id == id);
+            if known.is_none()
+                && let Some(vhost) = self.retainer(id)
+            {
+                self.relocate_retained(&vhost, &moved)?;
+                continue;
+            }
             let Some(target) = known.or_else(|| self.target_of(id)) else {
                 continue;
             };
@@ -269,6 +284,7 @@ impl Owner for Broker {
         let changing: Vec<_> = vhosts.iter().map(|vhost| vhost.changing.lock()).collect();
         self.facts().iter().try_for_each(|fact| self.state(fact, true).map(drop))?;
         drop(changing);
+        vhosts.iter().try_for_each(|vhost| self.restate_retained(vhost))?;
         vhosts.iter().try_for_each(|vhost| self.restate_sessions(vhost))
     }
 }

@@ -167,6 +167,12 @@ impl Session {
         self.state.lock().queue
     }
 
+    /// How many subscriptions it has.
+    pub fn subscriptions(&self) -> usize {
+        let state = self.state.lock();
+        state.subscriptions.len() + state.shared.len()
+    }
+
     /// How it is now.
     pub fn view(&self) -> SessionView {
         let state = self.state.lock();

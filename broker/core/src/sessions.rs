@@ -1,7 +1,6 @@
 //! Opening, leaving and ending sessions, with the rules for takeover, expiry and wills.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use crate::broker::{Batch, Broker};
 use crate::catalogue::{ConnectionId, Snapshot, Vhost};
@@ -12,6 +11,7 @@ use crate::effect::Effects;
 use crate::exchange::QueueTarget;
 use crate::fact::Fact;
 use crate::queue::Identity;
+use crate::refusal::Refusal;
 use crate::session::{Claim, NEVER, Session, State, TOPICS, Will};
 use crate::store::{QueueId, StoreError};
 use crate::topology::Durable;
@@ -263,20 +263,20 @@ impl Broker {
         Fact::Received { vhost: vhost.name.to_string(), client: client.to_string(), packet_id }
     }
 
-    /// A QoS 2 message arrives. False when it was received before and not released since.
+    /// A QoS 2 message arrives. False when it was received before and not released since; and how many such wait.
     ///
     /// # Errors
     /// When the store takes no record.
-    pub fn receive_once(&self, vhost: &Vhost, session: &Session, packet_id: u16) -> Result<bool, StoreError> {
+    pub fn receive_once(&self, vhost: &Vhost, session: &Session, packet_id: u16) -> Result<(bool, usize), StoreError> {
         let mut state = session.state.lock();
         if state.received.contains(&packet_id) {
-            return Ok(false);
+            return Ok((false, state.received.len()));
         }
         if state.durable {
             self.state(&self.received_fact(vhost, &session.client, packet_id), true)?;
         }
         state.received.insert(packet_id);
-        Ok(true)
+        Ok((true, state.received.len()))
     }
 
     /// A QoS 2 message is released by its sender. False when no such message was received.
@@ -322,7 +322,7 @@ impl Broker {
         now: u64,
         effects: &mut Effects,
     ) -> QueueTarget {
-        let id = id.unwrap_or_else(|| QueueId(self.next_queue.fetch_add(1, Ordering::Relaxed)));
+        let id = id.unwrap_or_else(|| self.new_queue_id());
         let shard = (id.0 % self.shards.len() as u64) as u32;
         let identity = |slot| Identity {
             target: QueueTarget { id, shard, slot },
@@ -343,6 +343,11 @@ impl Broker {
         let Ok(route) = vhost.route(TOPICS, &[&will.key], &Table::default) else {
             return;
         };
+        if will.retain
+            && let Err(Refusal::Unavailable(error)) = self.retain(vhost, &message, now, effects)
+        {
+            effects.store_error = Some(error);
+        }
         let mut batch = Batch::default();
         batch.add(&route.targets, message, 0);
         let refused = effects.refused.len();
@@ -366,6 +371,11 @@ impl Vhost {
     /// The session of that client.
     pub fn session(&self, client: &str) -> Option<Arc<Session>> {
         self.sessions.lock().by_client.get(client).cloned()
+    }
+
+    /// The queue of a shared subscription.
+    pub fn group(&self, name: &str) -> Option<QueueTarget> {
+        self.sessions.lock().groups.get(name).map(|group| group.queue)
     }
 
     /// How many sessions there are.

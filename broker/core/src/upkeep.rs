@@ -9,7 +9,7 @@ use crate::effect::{Context, Reason};
 use crate::message::Message;
 use crate::queue::Queue;
 use crate::ready::{Entry, Ready};
-use crate::store::{Content, Position, QueueId, Record, Relocation, SeqRange, StoreError};
+use crate::store::{Appended, Content, Journal, Position, QueueId, Record, Relocation, SeqRange, StoreError};
 
 /// Marks the id under which a transient message of a queue is paged out: recovery knows no queue of that id and
 /// drops what it finds there.
@@ -50,17 +50,28 @@ pub(crate) fn append(
     message: &Message,
     cx: &Context<'_>,
 ) -> Result<Position, StoreError> {
-    let write = |content| cx.journal.append(&Record::Enqueued { queue, seq, expires_at, content });
+    append_to(cx.journal, queue, seq, expires_at, message).map(|appended| appended.position)
+}
+
+/// As [`append`], for who is no queue.
+pub(crate) fn append_to(
+    journal: &dyn Journal,
+    queue: QueueId,
+    seq: u64,
+    expires_at: u64,
+    message: &Message,
+) -> Result<Appended, StoreError> {
+    let write = |content| journal.append(&Record::Enqueued { queue, seq, expires_at, content });
     if let Some(position) = message.stored() {
         match write(Content::At(position)) {
             // The other record is about to go: this one keeps the content itself.
             Err(StoreError::Missing(_)) => {}
-            appended => return appended.map(|appended| appended.position),
+            appended => return appended,
         }
     }
-    let position = write(Content::Inline(message))?.position;
-    message.set_stored(position);
-    Ok(position)
+    let appended = write(Content::Inline(message))?;
+    message.set_stored(appended.position);
+    Ok(appended)
 }
 
 /// Sorts sequence numbers into ranges.

@@ -156,6 +156,8 @@ fn broker_settings(config: &Config) -> broker::Settings {
         exchanges: limits.exchanges,
         bindings: limits.bindings,
         session_messages: limits.session_messages,
+        retained_messages: limits.retained_messages,
+        retained_bytes: limits.retained_bytes.0,
     }
 }
 

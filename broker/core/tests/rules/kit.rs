@@ -161,6 +161,8 @@ pub fn settings() -> Settings {
         exchanges: 1000,
         bindings: 1000,
         session_messages: 1000,
+        retained_messages: 100_000,
+        retained_bytes: 1 << 30,
     }
 }
 
@@ -317,7 +319,7 @@ impl Kit {
         names
     }
 
-    fn message(&self, exchange: &str, key: &str, post: &Post) -> Message {
+    pub fn message(&self, exchange: &str, key: &str, post: &Post) -> Message {
         let none = Span::default();
         let facts = Facts {
             exchange: none,

@@ -15,5 +15,6 @@ mod paging;
 mod queue_model;
 mod ready_model;
 mod restart;
+mod retained;
 mod routing;
 mod topic_model;

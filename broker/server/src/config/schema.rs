@@ -103,6 +103,10 @@ pub struct Limits {
     pub bindings: usize,
     /// Messages that wait in one session; what comes beyond is dropped.
     pub session_messages: u64,
+    /// Retained messages of one vhost.
+    pub retained_messages: u64,
+    /// Memory that the retained messages of one vhost take.
+    pub retained_bytes: ByteSize,
     /// Bytes waiting to be written to one connection at which its consumers pause.
     pub outbox_high: ByteSize,
     /// Bytes waiting at which they go on.
@@ -335,6 +339,8 @@ impl Default for Limits {
             exchanges: 100_000,
             bindings: 2_000_000,
             session_messages: 100_000,
+            retained_messages: 1_000_000,
+            retained_bytes: ByteSize(1 << 30),
             outbox_high: ByteSize(1 << 20),
             outbox_low: ByteSize(256 << 10),
             memory: Memory::Share(0.4),
