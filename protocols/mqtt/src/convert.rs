@@ -67,10 +67,8 @@ impl Dialect for Mqtt {
                 block.put(Id::CorrelationData, property::Value::Bytes(octets));
             }
             Some(other) => {
-                let text = text::of(other);
-                if let Some(text) = &text {
-                    block.put(Id::CorrelationData, property::Value::Bytes(text.as_bytes()));
-                }
+                let text = text::of(other).unwrap_or_default();
+                block.put(Id::CorrelationData, property::Value::Bytes(text.as_bytes()));
             }
             None => {}
         }

@@ -15,6 +15,7 @@ use portolan_core::store::Index;
 
 use crate::codec::encode::{self, Explanation, Peer};
 use crate::codec::{AckKind, Qos, Version};
+use crate::convert;
 use crate::flags;
 use crate::grants::{Granted, Grants};
 use crate::reason::Reason;
@@ -122,15 +123,15 @@ impl Deliveries {
         if delivery.released {
             return self.release_again(delivery, out);
         }
-        let translated;
-        let message = match delivery.message.facts().origin {
-            Origin::Mqtt => delivery.message,
+        let message = delivery.message;
+        let converted;
+        let (flags, identifier, block) = match message.facts().origin {
+            Origin::Mqtt => flags::read(message.properties()),
             Origin::Amqp091 => {
-                translated = self.dialects.translate(delivery.message, Origin::Mqtt);
-                &translated
+                converted = convert::outgoing(&self.dialects, message);
+                (converted.flags, 0, &*converted.properties)
             }
         };
-        let (flags, identifier, block) = flags::read(message.properties());
         TOPIC.with_borrow_mut(|topic| {
             topic.clear();
             topic::append_topic(message.routing_key(), topic);

@@ -269,6 +269,10 @@ impl Engine for Connection {
         self.outbox.await_durable();
         let ask = match ask {
             Some(ask) => ask,
+            None if published && self.outbox.lock().sessions.unanswered() > usize::from(self.settings.receive_max) => {
+                let text = "more QoS 1 messages are under way than the receive maximum in CONNACK";
+                self.fail(Reason::ReceiveMaximumExceeded, text)
+            }
             None if published => self.may_publish_on(),
             None => Ask::More,
         };
