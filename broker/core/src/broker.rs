@@ -18,7 +18,7 @@ use crate::message::{Message, Origin};
 use crate::queue::Queue;
 use crate::sessions::session_options;
 use crate::shard::{Enqueue, Shard};
-use crate::store::{Journal, QueueId, Record, SeqRange, StoreError};
+use crate::store::{Journal, QueueId, StoreError};
 use crate::value::Table;
 
 /// Bounds and budgets.
@@ -310,18 +310,29 @@ impl Broker {
             for queue in std::mem::take(&mut effects.idle) {
                 self.delete_idle(queue, now, effects);
             }
-            for letter in std::mem::take(&mut effects.dead_letters) {
-                self.dead_letter(&letter, now, effects);
-            }
+            self.dead_letters(now, effects);
         }
         for recipient in effects.touched.drain(..) {
             recipient.flush();
         }
     }
 
-    /// Publishes a dead letter, then settles it in the queue that it left: should we fall in between, it is in
-    /// both rather than in none.
-    fn dead_letter(&self, letter: &DeadLetter, now: u64, effects: &mut Effects) {
+    /// Publishes dead letters, then settles them in the queues that they left: should we fall in between, they are in
+    /// both rather than in none. Until then they are the old queue's, and the journal can move them.
+    fn dead_letters(&self, now: u64, effects: &mut Effects) {
+        let letters = std::mem::take(&mut effects.dead_letters);
+        let mut left = Vec::new();
+        for run in letters.chunk_by(|one, other| one.queue == other.queue) {
+            left.extend(run.iter().filter(|letter| self.dead_letter(letter, now, effects)).filter_map(|it| it.stored));
+            if let Some(first) = run.first().filter(|_| !left.is_empty()) {
+                self.in_queue(first.queue, now, effects, |queue, cx| queue.departed(&left, cx));
+            }
+            left.clear();
+        }
+    }
+
+    /// Publishes a dead letter. False when the store did not take it: it stays where it was for the next start.
+    fn dead_letter(&self, letter: &DeadLetter, now: u64, effects: &mut Effects) -> bool {
         // The history of deaths is a header of AMQP 0-9-1.
         let dying = self.dialects.translate(&letter.message, Origin::Amqp091);
         let dialect = &*self.dialects.amqp091;
@@ -340,18 +351,11 @@ impl Broker {
             // Nobody waits for a refusal of a dead letter.
             effects.refused.truncate(refused);
             if effects.store_error.is_some() {
-                // The store did not take it: the next start finds it where it was.
-                return;
+                return false;
             }
             effects.store_error = earlier;
         }
-        if let Some((seq, position)) = letter.stored {
-            let ranges = [SeqRange { first: seq, count: 1 }];
-            let record = Record::Settled { queue: letter.queue.id, ranges: &ranges, freed: &[position] };
-            if let Err(error) = self.journal.append(&record) {
-                effects.store_error = Some(error);
-            }
-        }
+        true
     }
 
     fn dead_letter_targets(&self, vhost: &Vhost, letter: &DeadLetter, key: &[u8], headers: &Table) -> Targets {

@@ -48,8 +48,8 @@ pub struct DeadLetter {
     pub message: Message,
     /// Why.
     pub reason: Reason,
-    /// Its stored record there, to be settled once the message is safe elsewhere: sequence number and position.
-    pub stored: Option<(u64, Position)>,
+    /// Its sequence number there when it is stored: to be settled once the message is safe elsewhere.
+    pub stored: Option<u64>,
 }
 
 /// Paged bodies that a queue needs.

@@ -14,6 +14,7 @@ pub mod counters;
 pub mod dead_letter;
 pub mod definition;
 pub mod delivery;
+mod departing;
 pub mod effect;
 pub mod engine;
 pub mod exchange;

@@ -9,7 +9,8 @@ use smallvec::{SmallVec, smallvec};
 use crate::consumer::Consumers;
 use crate::definition::{Overflow, QueueOptions};
 use crate::delivery::{ConsumerRef, Delivery, DeliveryRef, Outcome, Taken};
-use crate::effect::{Context, DeadLetter, Fetch, Reason};
+use crate::departing::Departing;
+use crate::effect::{Context, Fetch, Reason};
 use crate::exchange::{Grant, QueueTarget};
 use crate::message::Message;
 use crate::ready::{Entry, Ready};
@@ -51,8 +52,8 @@ pub struct Queue {
     /// By priority, lowest first; one level unless the queue has priorities.
     pub(crate) levels: SmallVec<[Ready; 1]>,
     pub(crate) unsettled: Slab<Unsettled>,
-    /// Messages on their way to the dead-letter exchange whose bodies are being read.
-    pub(crate) departing: Vec<(Entry, Reason)>,
+    /// Messages on their way to the dead-letter exchange.
+    pub(crate) departing: Departing,
     pub(crate) consumers: Consumers,
     next_seq: u64,
     /// Bytes of the ready bodies in memory.
@@ -106,7 +107,7 @@ impl Queue {
         Self {
             levels,
             unsettled: Slab::new(),
-            departing: Vec::new(),
+            departing: Departing::default(),
             consumers: Consumers::new(options.single_active_consumer),
             next_seq: 1,
             ready_bytes: 0,
@@ -288,7 +289,7 @@ impl Queue {
 
     fn refuse(&mut self, message: Message, cx: &mut Context<'_>) -> Refused {
         if self.identity.options.overflow == Overflow::RejectPublishDeadLetter {
-            self.dead_letter(message, Reason::MaxLength, None, cx);
+            self.hand_on(message, Reason::MaxLength, None, cx);
         }
         Refused::Full
     }
@@ -322,11 +323,8 @@ impl Queue {
     /// Takes the oldest message of a level, body or not.
     pub(crate) fn take(&mut self, level: usize, cx: &mut Context<'_>) -> Option<Entry> {
         let ready = self.levels.get_mut(level)?;
-        if ready.front().is_none() {
-            // Only the tail is left: bring its places to the head. The bodies are not needed.
-            ready.wanted();
-            ready.end_wait();
-        }
+        // When only the tail is left, its places are enough: the bodies are not needed.
+        ready.bring_head();
         let before = ready.memory();
         let entry = ready.pop()?;
         cx.effects.memory += ready.memory() as i64 - before as i64;
@@ -442,43 +440,6 @@ impl Queue {
         if let Some(position) = entry.position {
             cx.effects.settling.seqs.push(entry.seq);
             cx.effects.settling.positions.push(position);
-        }
-    }
-
-    /// The message leaves unaccepted: to the dead-letter exchange if there is one.
-    pub(crate) fn depart(&mut self, mut entry: Entry, reason: Reason, cx: &mut Context<'_>) {
-        if self.identity.options.dead_letter.is_none() {
-            return self.forget(&entry, cx);
-        }
-        let stored = entry.position.map(|position| (entry.seq, position));
-        match (entry.message.take(), entry.position) {
-            (Some(message), _) => self.dead_letter(message, reason, stored, cx),
-            (None, Some(position)) => {
-                let entries = vec![(entry.seq, position)];
-                cx.effects.fetches.push(Fetch { queue: self.identity.target, entries });
-                self.departing.push((entry, reason));
-            }
-            (None, None) => {}
-        }
-    }
-
-    pub(crate) fn dead_letter(
-        &self,
-        message: Message,
-        reason: Reason,
-        stored: Option<(u64, Position)>,
-        cx: &mut Context<'_>,
-    ) {
-        if let Some(target) = &self.identity.options.dead_letter {
-            cx.effects.dead_letters.push(DeadLetter {
-                queue: self.identity.target,
-                queue_name: Arc::clone(&self.identity.name),
-                vhost: Arc::clone(&self.identity.vhost),
-                target: target.clone(),
-                message,
-                reason,
-                stored,
-            });
         }
     }
 

@@ -109,8 +109,8 @@ pub struct Ready {
     in_chunks: usize,
     /// Bytes of the messages that are in memory.
     memory: usize,
-    /// Bodies of the head have been asked for and are not here yet.
-    awaiting: bool,
+    /// The first of the head's bodies that have been asked for and are not here yet.
+    awaiting: Option<u64>,
 }
 
 impl Ready {
@@ -212,25 +212,40 @@ impl Ready {
     /// Moves the tail's first chunks to the head until it holds a chunk's worth, and names the bodies to read for
     /// it; empty when none are missing or they have been asked for already.
     pub fn wanted(&mut self) -> Vec<(u64, Position)> {
-        if self.awaiting {
+        if self.awaiting.is_some() {
             return Vec::new();
         }
         self.unpack_until(CHUNK);
         let missing = self.head.iter().filter(|entry| entry.message.is_none());
         let wanted: Vec<_> = missing.take(CHUNK).filter_map(|entry| entry.position.map(|at| (entry.seq, at))).collect();
-        self.awaiting = !wanted.is_empty();
+        self.awaiting = wanted.first().map(|&(seq, _)| seq);
         wanted
     }
 
     /// The head runs low and there is more behind it.
     pub fn runs_low(&self) -> bool {
-        !self.awaiting
+        self.awaiting.is_none()
             && (self.in_chunks > 0 && self.head.len() < CHUNK || self.head.front().is_some_and(|e| e.message.is_none()))
     }
 
-    /// Bodies that were asked for have been read, or could not be.
+    /// A body that was asked for is here, or cannot be read: with the first one, the others are, too, or have to be
+    /// asked for again.
+    pub fn answered(&mut self, seq: u64) {
+        if self.awaiting == Some(seq) {
+            self.awaiting = None;
+        }
+    }
+
+    /// Does not wait any longer for what has been asked for.
     pub fn end_wait(&mut self) {
-        self.awaiting = false;
+        self.awaiting = None;
+    }
+
+    /// Makes the next entry's place and time known when only the tail holds any.
+    pub fn bring_head(&mut self) {
+        if self.head.is_empty() {
+            self.unpack_until(1);
+        }
     }
 
     /// Fills in a body. Returns false when no entry waits for it.

@@ -118,6 +118,8 @@ impl Queue {
     pub fn loaded(&mut self, bodies: Vec<(u64, Result<Message, StoreError>)>, cx: &mut Context<'_>) {
         let before: usize = self.levels.iter().map(Ready::memory).sum();
         for (seq, body) in bodies {
+            self.departing.answered(seq);
+            self.levels.iter_mut().for_each(|level| level.answered(seq));
             match body {
                 Ok(message) => self.arrive(seq, message, cx),
                 Err(error) => match self.reread(seq, cx) {
@@ -129,7 +131,7 @@ impl Queue {
                 },
             }
         }
-        self.levels.iter_mut().for_each(Ready::end_wait);
+        self.read_departing(cx);
         let after: usize = self.levels.iter().map(Ready::memory).sum();
         cx.effects.memory += after as i64 - before as i64;
         self.expire(cx);
@@ -145,10 +147,8 @@ impl Queue {
     }
 
     fn arrive(&mut self, seq: u64, message: Message, cx: &mut Context<'_>) {
-        if let Some(at) = self.departing.iter().position(|(entry, _)| entry.seq == seq) {
-            let (entry, reason) = self.departing.swap_remove(at);
-            let stored = entry.position.map(|position| (seq, position));
-            return self.dead_letter(message, reason, stored, cx);
+        if self.departs(seq, &message, cx) {
+            return;
         }
         for level in &mut self.levels {
             if level.fill(seq, message.clone()) {
@@ -160,8 +160,8 @@ impl Queue {
 
     /// The body of that message is damaged: it leaves the queue, and the caller tells the operator.
     fn lose(&mut self, seq: u64, cx: &mut Context<'_>) {
-        self.departing.retain(|(entry, _)| entry.seq != seq);
-        let found = self.levels.iter_mut().find_map(|level| level.remove(seq));
+        let found = self.departing.lose(seq);
+        let found = found.or_else(|| self.levels.iter_mut().find_map(|level| level.remove(seq)));
         if let Some(entry) = found {
             self.forget(&entry, cx);
         }
@@ -174,23 +174,14 @@ impl Queue {
             return;
         }
         for level in 0..self.levels.len() {
-            self.bring_head(level);
+            self.levels[level].bring_head();
             while self.levels[level].front().is_some_and(|e| e.expires_at != 0 && e.expires_at <= cx.now) {
                 let Some(entry) = self.take(level, cx) else {
                     break;
                 };
                 self.depart(entry, Reason::Expired, cx);
-                self.bring_head(level);
+                self.levels[level].bring_head();
             }
-        }
-    }
-
-    /// Makes the front entry's place and time known when only the tail holds any.
-    fn bring_head(&mut self, level: usize) {
-        let ready = &mut self.levels[level];
-        if ready.front().is_none() && ready.has_tail() {
-            ready.wanted();
-            ready.end_wait();
         }
     }
 
@@ -232,7 +223,7 @@ impl Queue {
             freed.extend(level.drain().iter().filter_map(|entry| entry.position));
         }
         freed.extend(self.unsettled.drain().filter_map(|unsettled| unsettled.entry.position));
-        freed.extend(self.departing.drain(..).filter_map(|(entry, _)| entry.position));
+        freed.extend(self.departing.drain());
         if self.identity.durable || !freed.is_empty() {
             let record = Record::Dropped { queue: self.identity.target.id, freed: &freed };
             if let Err(error) = cx.journal.append(&record) {
@@ -250,9 +241,7 @@ impl Queue {
     fn position(&self, seq: u64) -> Option<Position> {
         let ready = self.levels.iter().find_map(|level| level.position(seq));
         let unsettled = || self.unsettled.iter().find(|(_, held)| held.entry.seq == seq);
-        ready
-            .or_else(|| unsettled().and_then(|(_, held)| held.entry.position))
-            .or_else(|| self.departing.iter().find(|(entry, _)| entry.seq == seq).and_then(|(e, _)| e.position))
+        ready.or_else(|| self.departing.position(seq)).or_else(|| unsettled().and_then(|(_, held)| held.entry.position))
     }
 
     /// Appends a still live message's record anew, because the journal wants its old place.
@@ -275,8 +264,10 @@ impl Queue {
         if self.levels.iter_mut().any(|level| level.relocate(seq, from, to)) {
             return;
         }
-        let departing = self.departing.iter_mut().map(|(entry, _)| entry);
-        let held = self.unsettled.iter_mut().map(|(_, held)| &mut held.entry).chain(departing);
+        if self.departing.position(seq).is_some() {
+            return self.departing.relocate(seq, to);
+        }
+        let held = self.unsettled.iter_mut().map(|(_, held)| &mut held.entry);
         for entry in held.filter(|entry| entry.seq == seq) {
             entry.position = Some(to);
         }

@@ -1,11 +1,13 @@
 //! Dead letters: where they go, what they carry, and when they have gone round long enough.
 
-use portolan_core::delivery::Outcome;
+use portolan_core::broker::Settings;
+use portolan_core::delivery::{Outcome, Settlement};
+use portolan_core::effect::Effects;
 use portolan_core::exchange::ExchangeKind;
 use portolan_core::value::{Table, Value};
 
 use crate::client::Client;
-use crate::kit::{Claim, Kit, Post, int, kept, table, text};
+use crate::kit::{Claim, Kit, Post, int, kept, settings, table, text};
 
 fn to(exchange: &str, key: Option<&str>) -> Vec<(&'static str, Value)> {
     let key = key.map(|key| ("x-dead-letter-routing-key", text(key)));
@@ -186,4 +188,79 @@ fn dead_letters_reach_consumers_in_order() {
     let got: Vec<_> = (0..3).map(|_| kit.get("q", false).unwrap().settle).collect();
     kit.settle_all(got, Outcome::Rejected);
     assert_eq!(client.take(), ["a", "b", "c"]);
+}
+
+/// Rejects a message and stops before anything is done about it that needs no lock.
+fn reject_half(kit: &Kit, queue: &str) -> Effects {
+    let got = kit.get(queue, false).expect("a message");
+    let settlement = Settlement { delivery: got.settle.expect("unsettled"), outcome: Outcome::Rejected };
+    let mut effects = Effects::default();
+    kit.broker.settle(&[settlement], kit.now.get(), &mut effects);
+    effects
+}
+
+#[test]
+fn a_dead_letter_between_two_queues_is_still_the_old_ones() {
+    let kit = Kit::new();
+    let dead = kit.queue("dead", &[]);
+    let id = kit.queue("q", &to("", Some("dead")));
+    kit.store("q", &["a"]);
+    let mut effects = reject_half(&kit, "q");
+    assert_eq!(kit.move_all(), [""; 0], "the journal does not discard it");
+    assert_eq!(kit.journal.bodies(id), ["a"], "a stop at this moment leaves it where it was");
+    kit.broker.carry_out(&mut effects, kit.now.get());
+    assert_eq!((kit.journal.bodies(id), kit.journal.bodies(dead)), (vec![], vec!["a".into()]));
+    let (kit, restored) = kit.restart(false);
+    assert_eq!((restored.messages, kit.drain("dead")), (1, vec!["a*".into()]));
+}
+
+#[test]
+fn a_dead_letter_that_was_not_stored_can_still_be_moved() {
+    let kit = Kit::new();
+    kit.queue("dead", &[]);
+    let id = kit.queue("q", &to("", Some("dead")));
+    kit.store("q", &["a"]);
+    kit.journal.set_full(true);
+    reject_one(&kit, "q");
+    kit.journal.set_full(false);
+    assert_eq!(kit.move_all(), [""; 0]);
+    assert_eq!(kit.journal.bodies(id), ["a"]);
+    assert_eq!(kit.delete("q"), 0);
+    assert_eq!(kit.journal.records(), 0);
+}
+
+#[test]
+fn a_queue_that_ends_takes_its_dead_letters_along() {
+    let kit = Kit::new();
+    kit.queue("dead", &[]);
+    kit.queue("q", &to("", Some("dead")));
+    kit.store("q", &["a"]);
+    let mut effects = reject_half(&kit, "q");
+    kit.delete("q");
+    kit.broker.carry_out(&mut effects, kit.now.get());
+    assert_eq!(kit.drain("dead"), ["a"]);
+    assert_eq!(kit.journal.records(), 0);
+}
+
+#[test]
+fn a_backlog_that_expires_is_read_once() {
+    const DYING: usize = 100_000;
+    const ALIVE: usize = 1_000;
+    let kit = Kit::with(Settings { queue_memory: 0, memory_budget: 0, ..settings() });
+    let client = Client::new();
+    kit.queue("dead", &[]);
+    kit.queue("q", &to("", Some("dead")));
+    let dying = |n: usize| Post { ttl: Some(100), ..kept(&n.to_string()) };
+    let alive = |n: usize| kept(&n.to_string());
+    let posts: Vec<_> = (0..DYING).map(dying).chain((0..ALIVE).map(alive)).collect();
+    kit.publish_to("", "q", &posts);
+    kit.pass(100);
+    kit.consume("q", &client, Claim { settled: true, ..Claim::default() });
+    // Were each message looked for among all others, or each answer followed by reading the next ones again, this
+    // would not end.
+    let all = DYING + ALIVE;
+    let read = kit.load();
+    assert!((all..all + 2_000).contains(&read), "{read} bodies for {all} messages");
+    assert_eq!((client.take().len(), kit.ready("dead")), (ALIVE, DYING));
+    assert_eq!(kit.journal.records(), DYING);
 }
