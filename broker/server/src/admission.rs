@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use portolan_core::access::Access;
 use portolan_core::engine::{Account, Barred};
 
-use crate::auth::UserRecord;
+use crate::auth::{Client, UserRecord};
 use crate::config::Limits;
 
 /// Counts by key, with an upper bound; 0 bounds nothing and counts nothing.
@@ -97,14 +97,16 @@ impl Drop for Place {
 /// A user who is in, with the vhost that the connection entered.
 pub struct Guest {
     user: Arc<UserRecord>,
+    /// It gave no name of its own.
+    anonymous: bool,
     admission: Arc<Admission>,
     vhost: Mutex<Option<Arc<str>>>,
 }
 
 impl Guest {
     /// A user who has logged in and not entered a vhost yet.
-    pub fn new(user: Arc<UserRecord>, admission: Arc<Admission>) -> Self {
-        Self { user, admission, vhost: Mutex::new(None) }
+    pub fn new(user: Arc<UserRecord>, anonymous: bool, admission: Arc<Admission>) -> Self {
+        Self { user, anonymous, admission, vhost: Mutex::new(None) }
     }
 }
 
@@ -113,8 +115,9 @@ impl Account for Guest {
         self.user.name()
     }
 
-    fn enter(&self, vhost: &str, _client: Option<&str>) -> Result<Arc<dyn Access>, Barred> {
-        let access = self.user.access(vhost).ok_or(Barred::NoAccess)?;
+    fn enter(&self, vhost: &str, client: Option<&str>) -> Result<Arc<dyn Access>, Barred> {
+        let client = client.map(|id| Client { id, anonymous: self.anonymous });
+        let access = self.user.access(vhost, client).ok_or(Barred::NoAccess)?;
         let vhost: Arc<str> = vhost.into();
         if !self.admission.vhosts.enter(&vhost) {
             return Err(Barred::VhostFull(self.admission.vhosts.most));

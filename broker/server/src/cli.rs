@@ -6,14 +6,14 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 
-use crate::auth::hash_password;
+use crate::auth::{hash_password, scram_password};
 use crate::config::{self, Loaded, Sources};
 use crate::exit::{EXIT_CODES, Failure};
 
 const EXAMPLES: &str = "\
 Examples:
   portolan
-      Start with defaults: AMQP on port 5672, data in ./portolan-data, user guest/guest from this machine only.
+      Start with defaults: AMQP on port 5672, MQTT on port 1883, data in ./portolan-data, user guest/guest from this machine only.
   portolan --config portolan.toml
       Start with a configuration file.
   portolan --data-dir /var/lib/portolan --set limits.memory=0.6
@@ -33,9 +33,9 @@ Settings, in rising order of precedence: defaults, configuration file, environme
 #[command(
     name = "portolan",
     version,
-    about = "A message broker for RabbitMQ clients",
-    long_about = "Portolan is a message broker. RabbitMQ clients connect to it unchanged, and a message that it has \
-                  confirmed is on stable storage.\n\nWithout a command it serves.",
+    about = "A message broker for AMQP 0-9-1 and MQTT clients",
+    long_about = "Portolan is a message broker. Clients of RabbitMQ and of Mosquitto connect to it unchanged, \
+                  and a message that it has confirmed is on stable storage.\n\nWithout a command it serves.",
     after_help = "Run `portolan --help` for examples and exit codes.",
     after_long_help = format!("{EXAMPLES}\n{EXIT_CODES}"),
 )]
@@ -56,7 +56,11 @@ enum Command {
         what: ConfigCommand,
     },
     /// Hash a password, asked for or read from standard input, for `password_hash` in the configuration
-    HashPassword,
+    HashPassword {
+        /// Print keys for `scram_sha_256` instead, for MQTT 5 clients that log in by SCRAM-SHA-256
+        #[arg(long)]
+        scram: bool,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -90,10 +94,11 @@ impl Cli {
             None | Some(Command::Serve) => serve(self.settings.load()?),
             Some(Command::Config { what: ConfigCommand::Check }) => check(&self.settings),
             Some(Command::Config { what: ConfigCommand::Show }) => print(&self.settings.load()?.show()),
-            Some(Command::HashPassword) => {
+            Some(Command::HashPassword { scram }) => {
                 let password =
                     read_password().map_err(|error| Failure::Io { what: "cannot read the password", error })?;
-                print(&format!("{}\n", hash_password(&password).map_err(Failure::Internal)?))
+                let hash = if scram { scram_password(&password) } else { hash_password(&password) };
+                print(&format!("{}\n", hash.map_err(Failure::Internal)?))
             }
         }
     }

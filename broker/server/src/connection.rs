@@ -298,15 +298,18 @@ impl<E: Engine> Task<E> {
     }
 
     async fn login(&mut self, credentials: Credentials) -> Ask {
+        let authenticator = &self.around.authenticator;
         let user = match &credentials {
             Credentials::Password { user, password } => {
                 let offered = auth::Credentials { mechanism: "PLAIN", user, password };
-                self.around.authenticator.login(offered, self.peer).await.ok()
+                authenticator.login(offered, self.peer).await.ok()
             }
-            Credentials::Anonymous | Credentials::Proven { .. } => None,
+            Credentials::Anonymous => authenticator.login_anonymous(self.peer).await.ok(),
+            Credentials::Proven { user } => authenticator.login_proven(user, self.peer).await.ok(),
         };
-        let admission = &self.around.admission;
-        let account = user.map(|user| Arc::new(Guest::new(user, Arc::clone(admission))) as Arc<dyn Account>);
+        let anonymous = matches!(credentials, Credentials::Anonymous);
+        let account = user
+            .map(|user| Arc::new(Guest::new(user, anonymous, Arc::clone(&self.around.admission))) as Arc<dyn Account>);
         let ask = self.engine.login(account, now_ms());
         if !self.rest.is_empty() && matches!(ask, Ask::More) {
             // The client did not wait for our answers.
@@ -385,9 +388,10 @@ impl<E: Engine> Task<E> {
         if self.ended {
             return;
         }
-        let sent = timeout(LAST_WORDS, async {
-            while self.engine.flush() {
-                if self.stream.writable().await.is_err() {
+        let (engine, stream) = (&mut self.engine, &self.stream);
+        let sent = timeout(LAST_WORDS, async move {
+            while engine.flush() {
+                if stream.writable().await.is_err() {
                     return;
                 }
             }

@@ -6,6 +6,7 @@
 
 pub mod admission;
 pub mod alarms;
+pub mod amqp;
 pub mod auth;
 pub mod bind;
 pub mod cli;
@@ -15,6 +16,7 @@ pub mod exit;
 pub mod http;
 pub mod listener;
 pub mod logging;
+pub mod mqtt;
 pub mod node;
 pub mod pager;
 pub mod process;

@@ -1,4 +1,4 @@
-//! Accepts AMQP connections and starts a task for each.
+//! Accepts connections of each protocol and starts a task for each.
 
 use std::io;
 use std::net::{self, SocketAddr};
@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use portolan_amqp091::{Connection, Settings};
-use portolan_core::alarms::Alarms;
 use portolan_core::broker::Broker;
 use portolan_core::catalogue::ConnectionId;
+use portolan_core::engine::Engine;
+use portolan_core::outbox::Wire;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::sleep;
 use tracing::Instrument;
@@ -23,14 +23,19 @@ use crate::workers::Workers;
 /// Pause after the system had no resources for a connection, lest we ask it in a circle.
 const BREATH: Duration = Duration::from_millis(100);
 
-/// Makes AMQP 0-9-1 connections of what is accepted.
-pub struct Acceptor {
-    /// The broker that they talk to.
+/// What is spoken behind a listener.
+pub trait Protocol: Send + Sync + 'static {
+    /// A connection's state.
+    type Engine: Engine + 'static;
+
+    /// A connection that has just been accepted.
+    fn connect(&self, id: ConnectionId, peer: SocketAddr, wire: Box<dyn Wire>, now: u64) -> Self::Engine;
+}
+
+/// What acceptors of all protocols share.
+pub struct Common {
+    /// The broker that clients talk to.
     pub broker: Arc<Broker>,
-    /// What the protocol allows.
-    pub settings: Arc<Settings>,
-    /// Whether publishers may go on.
-    pub alarms: Arc<Alarms>,
     /// The threads that connections live on.
     pub workers: Workers,
     /// The rest of the process.
@@ -39,13 +44,24 @@ pub struct Acceptor {
     pub next_id: AtomicU64,
 }
 
-impl Acceptor {
+/// Makes connections of one protocol of what is accepted.
+pub struct Acceptor<P> {
+    protocol: P,
+    common: Arc<Common>,
+}
+
+impl<P: Protocol> Acceptor<P> {
+    /// An acceptor for that protocol.
+    pub fn new(protocol: P, common: &Arc<Common>) -> Arc<Self> {
+        Arc::new(Self { protocol, common: Arc::clone(common) })
+    }
+
     /// Accepts for as long as the broker does not stop.
     ///
     /// # Errors
     /// When the runtime cannot watch the listener.
     pub fn accept(self: &Arc<Self>, listener: net::TcpListener) -> io::Result<()> {
-        let worker = self.workers.next();
+        let worker = self.common.workers.next();
         let entered = worker.enter();
         let listener = TcpListener::from_std(listener)?;
         drop(entered);
@@ -54,7 +70,7 @@ impl Acceptor {
     }
 
     async fn accept_all(self: Arc<Self>, listener: TcpListener) {
-        let mut stop = self.around.stop.clone();
+        let mut stop = self.common.around.stop.clone();
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
@@ -73,15 +89,15 @@ impl Acceptor {
 
     /// Hands a connection to the thread that it will live on.
     fn start(self: &Arc<Self>, stream: net::TcpStream, peer: SocketAddr) {
-        let Some(place) = self.around.admission.admit(peer) else {
+        let Some(place) = self.common.around.admission.admit(peer) else {
             tracing::warn!(%peer, "connection refused: too many (limits.connections, limits.connections_per_address)");
             return;
         };
-        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let id = self.common.next_id.fetch_add(1, Ordering::Relaxed);
         let span = tracing::info_span!("connection", id, %peer);
         let acceptor = Arc::clone(self);
         let life = async move {
-            let opened = &acceptor.broker.counters.objects;
+            let opened = &acceptor.common.broker.counters.objects;
             opened.connections_opened.add(1);
             // Fails when the client is gone already.
             match acceptor.task(stream, peer, id) {
@@ -91,10 +107,10 @@ impl Acceptor {
             opened.connections_closed.add(1);
             drop(place);
         };
-        self.workers.next().spawn(life.instrument(span));
+        self.common.workers.next().spawn(life.instrument(span));
     }
 
-    fn task(&self, stream: net::TcpStream, peer: SocketAddr, id: u64) -> io::Result<Task<Connection>> {
+    fn task(&self, stream: net::TcpStream, peer: SocketAddr, id: u64) -> io::Result<Task<P::Engine>> {
         let stream = TcpStream::from_std(stream)?;
         // Without it the last piece of each answer waits for the client's acknowledgement of the one before.
         stream.set_nodelay(true)?;
@@ -102,14 +118,7 @@ impl Acceptor {
         let (reader, writer) = stream.into_split();
         let (writer, woken) = (Arc::new(writer), Arc::new(Wake::default()));
         let wire = Box::new(TcpWire::new(Arc::clone(&writer), Arc::clone(&woken)));
-        let engine = Connection::new(
-            Arc::clone(&self.broker),
-            Arc::clone(&self.settings),
-            Arc::clone(&self.alarms),
-            ConnectionId(id),
-            wire,
-            now_ms(),
-        );
-        Ok(Task::new(engine, writer, reader, peer, woken, Arc::clone(&self.around)))
+        let engine = self.protocol.connect(ConnectionId(id), peer, wire, now_ms());
+        Ok(Task::new(engine, writer, reader, peer, woken, Arc::clone(&self.common.around)))
     }
 }

@@ -1,28 +1,28 @@
 //! The data path put together: store, broker, listeners; and its orderly end.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
-use portolan_amqp091::codec::Limits;
-use portolan_amqp091::{Amqp091, Settings};
+use portolan_amqp091::Amqp091;
 use portolan_core::broker::{self, Broker};
+use portolan_core::engine::Directory;
 use portolan_core::hub::Dialects;
-use portolan_core::refusal::QueueKind;
 use portolan_core::store::{Index, Owner, Space, Waiter};
-use portolan_mqtt::Mqtt;
 use portolan_storage::{OnDamage, Options, Store};
 use tokio::sync::watch;
 
 use crate::admission::Admission;
+use crate::amqp::Amqp;
 use crate::config::{self, Config};
 use crate::connection::Surroundings;
 use crate::exit::Failure;
-use crate::listener::Acceptor;
+use crate::listener::{Acceptor, Common};
+use crate::mqtt::Mqtt;
 use crate::pager;
 use crate::process;
 use crate::serve::{DataPath, Parts};
+use crate::signals;
 use crate::status::{Gauges, Lifecycle, Phase, Status};
 use crate::time::now_ms;
 use crate::workers::Workers;
@@ -52,26 +52,38 @@ pub async fn start(parts: Parts) -> Result<Node, Failure> {
     pager::start(&broker).map_err(|error| Failure::Io { what: "cannot start a thread", error })?;
     let (stop, stopped) = watch::channel(None);
     let config = &parts.config;
+    let authenticator = parts.authenticator.await.map_err(|error| Failure::Internal(error.to_string()))??;
+    signals::on_hangup({
+        let authenticator = Arc::clone(&authenticator);
+        move || authenticator.reload_acl()
+    })
+    .map_err(|error| Failure::Io { what: "cannot receive signals", error })?;
     let around = Arc::new(Surroundings {
-        authenticator: parts.authenticator.await.map_err(|error| Failure::Internal(error.to_string()))??,
+        authenticator: Arc::clone(&authenticator),
         admission: Admission::new(&config.limits),
         alarms: Arc::clone(&parts.alarms),
         journal: Arc::clone(&broker.journal),
         handshake_timeout: config.limits.handshake_timeout.0,
         stop: stopped,
     });
-    let acceptor = Arc::new(Acceptor {
+    let common = Arc::new(Common {
         broker: Arc::clone(&broker),
-        settings: Arc::new(amqp_settings(config)),
-        alarms: Arc::clone(parts.alarms.alarms()),
         workers: Workers::start(config.node.worker_threads)
             .map_err(|error| Failure::Io { what: "cannot start", error })?,
         around,
         next_id: AtomicU64::new(1),
     });
+    let (alarms, backlog) = (parts.alarms.alarms(), config.listeners.backlog);
+    let amqp = Acceptor::new(Amqp::new(config, &broker, alarms), &common);
     for bound in parts.amqp {
-        let listener = bound.listen(config.listeners.backlog).and_then(|listener| acceptor.accept(listener));
+        let listener = bound.listen(backlog).and_then(|listener| amqp.accept(listener));
         listener.map_err(|error| Failure::Io { what: "cannot listen for AMQP", error })?;
+    }
+    for bound in parts.mqtt {
+        let (port, directory) = (bound.address().port(), Arc::clone(&authenticator) as Arc<dyn Directory>);
+        let mqtt = Acceptor::new(Mqtt::new(config, port, &broker, alarms, directory, &parts.clients), &common);
+        let listener = bound.listen(backlog).and_then(|listener| mqtt.accept(listener));
+        listener.map_err(|error| Failure::Io { what: "cannot listen for MQTT", error })?;
     }
     tokio::spawn(keep_time(Arc::clone(&broker)));
     Ok(Node { broker, store, stop })
@@ -98,7 +110,7 @@ fn open(
     let started = Instant::now();
     let (store, recovered) = Store::open(&store_options(config))?;
     let clean = recovered.clean;
-    let dialects = Dialects { amqp091: Box::new(Amqp091), mqtt: Box::new(Mqtt) };
+    let dialects = Dialects { amqp091: Box::new(Amqp091), mqtt: Box::new(portolan_mqtt::Mqtt) };
     let broker = Arc::new(Broker::new(broker_settings(config), store.clone(), dialects, counters));
     let restored = broker.restore(recovered, now_ms());
     broker.reserve_queue_ids()?;
@@ -135,9 +147,9 @@ fn store_options(config: &Config) -> Options {
             config::OnDamage::Refuse => OnDamage::Refuse,
             config::OnDamage::Repair => OnDamage::Repair,
         },
-        write_bytes: bytes(storage.write_bytes),
+        write_bytes: storage.write_bytes.bytes(),
         write_after: storage.write_after.0,
-        unsynced_bytes: bytes(storage.buffer_bytes),
+        unsynced_bytes: storage.buffer_bytes.bytes(),
         free_floor: config.limits.disk_free.0,
         slack_segments: storage.slack_segments,
         clean_bytes_per_second: storage.clean_bytes_per_second.0,
@@ -151,7 +163,7 @@ fn broker_settings(config: &Config) -> broker::Settings {
     broker::Settings {
         shards: cores * 4,
         memory_budget: limits.message_memory.of(process::total_memory()),
-        queue_memory: bytes(limits.queue_memory),
+        queue_memory: limits.queue_memory.bytes(),
         queues: limits.queues,
         exchanges: limits.exchanges,
         bindings: limits.bindings,
@@ -159,37 +171,6 @@ fn broker_settings(config: &Config) -> broker::Settings {
         retained_messages: limits.retained_messages,
         retained_bytes: limits.retained_bytes.0,
     }
-}
-
-fn amqp_settings(config: &Config) -> Settings {
-    let limits = &config.limits;
-    Settings {
-        channel_max: limits.channels,
-        frame_max: limits.frame_max,
-        heartbeat: u16::try_from(limits.heartbeat.0.as_secs()).unwrap_or(u16::MAX),
-        message_max: bytes(limits.message_max),
-        tables: Limits { depth: limits.table_depth, entries: limits.table_entries, bytes: bytes(limits.table_bytes) },
-        default_types: default_types(&config.vhosts),
-        unsettled: limits.unsettled_per_channel,
-        consumers: limits.consumers_per_channel,
-        consumer_timeout: u64::try_from(config.amqp.consumer_timeout.0.as_millis()).unwrap_or(u64::MAX),
-        transaction_bytes: bytes(limits.transaction_bytes),
-        journal_backlog: bytes(config.storage.backlog_bytes),
-        product: config.amqp.product.clone(),
-        version: config.amqp.version.clone(),
-        outbox_high: bytes(limits.outbox_high),
-        outbox_low: bytes(limits.outbox_low),
-    }
-}
-
-/// What counts besides classic where a declaration names no type.
-fn default_types(vhosts: &[config::Vhost]) -> HashMap<String, QueueKind> {
-    let quorum = vhosts.iter().filter(|vhost| vhost.default_queue_type == config::QueueType::Quorum);
-    quorum.map(|vhost| (vhost.name.clone(), QueueKind::Quorum)).collect()
-}
-
-fn bytes(size: crate::config::ByteSize) -> usize {
-    usize::try_from(size.0).unwrap_or(usize::MAX)
 }
 
 impl Status for Broker {

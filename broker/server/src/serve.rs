@@ -16,6 +16,7 @@ use crate::config::{Config, Loaded};
 use crate::exit::Failure;
 use crate::http;
 use crate::logging;
+use crate::mqtt::clients::Clients;
 use crate::process;
 use crate::signals::Signals;
 use crate::status::{Lifecycle, Phase, Status};
@@ -37,6 +38,10 @@ pub struct Parts {
     pub lifecycle: Arc<Lifecycle>,
     /// The addresses for AMQP 0-9-1, to be opened once clients can be served.
     pub amqp: Vec<Bound>,
+    /// Those for MQTT.
+    pub mqtt: Vec<Bound>,
+    /// To be told of MQTT's clients.
+    pub clients: Arc<Clients>,
 }
 
 /// The data path, as its surroundings see it: store, shards, connections and their listeners.
@@ -89,7 +94,9 @@ where
 
     let http = bind::bind("http", &config.listeners.http)?;
     let amqp = bind::bind("amqp", &config.listeners.amqp)?;
-    let ready_line = ready_line(&[("amqp", addresses(&amqp)), ("http", addresses(&http))]);
+    let mqtt = bind::bind("mqtt", &config.listeners.mqtt)?;
+    let listeners = [("amqp", addresses(&amqp)), ("mqtt", addresses(&mqtt)), ("http", addresses(&http))];
+    let ready_line = ready_line(&listeners);
     // Health is answered from here on, so that whoever waits for us can see that we are starting.
     let panel = Arc::new(http::Panel::new(&config, counters.clone(), lifecycle.clone(), board.clone(), marks.clone()));
     http::serve(http, config.listeners.backlog, &panel)
@@ -97,8 +104,18 @@ where
 
     // Hashing takes a tenth of a second on a small machine: the store is opened meanwhile.
     let authenticator = tokio::spawn(authenticator(config.clone(), counters.clone()));
+    let clients = Arc::new(Clients::default());
     let drain_timeout = config.node.drain_timeout.0;
-    let parts = Parts { config, authenticator, counters, alarms: board.clone(), lifecycle: lifecycle.clone(), amqp };
+    let parts = Parts {
+        config,
+        authenticator,
+        counters,
+        alarms: board.clone(),
+        lifecycle: lifecycle.clone(),
+        amqp,
+        mqtt,
+        clients,
+    };
     let path = tokio::select! {
         path = start(parts) => path?,
         // Nothing was promised to anybody yet.
@@ -198,6 +215,7 @@ mod tests {
     fn config() -> Arc<Config> {
         let mut config = Config::default();
         config.listeners.amqp = Addresses(vec!["127.0.0.1:0".parse().unwrap()]);
+        config.listeners.mqtt = Addresses(vec![]);
         config.listeners.http = Addresses(vec![]);
         Arc::new(config)
     }

@@ -1,4 +1,4 @@
-//! The signals that end the broker.
+//! The signals that end the broker, and the one that has files read again.
 
 use std::io;
 
@@ -35,4 +35,18 @@ impl Signals {
             _ = self.interrupt.recv() => Received { name: "SIGINT", exit_code: 128 + 2 },
         }
     }
+}
+
+/// Does something at each SIGHUP from now on.
+///
+/// # Errors
+/// When the system refuses.
+pub fn on_hangup(act: impl Fn() + Send + 'static) -> io::Result<()> {
+    let mut hangups = signal(SignalKind::hangup())?;
+    tokio::spawn(async move {
+        while hangups.recv().await.is_some() {
+            act();
+        }
+    });
+    Ok(())
 }

@@ -10,7 +10,9 @@ use rustix::process::{Pid, Signal, kill_process};
 fn portolan(folder: &tempfile::TempDir) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_portolan"));
     command.current_dir(folder.path()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command.args(["--set", "listeners.amqp=127.0.0.1:0", "--set", "listeners.http=127.0.0.1:0"]);
+    for listener in ["amqp", "mqtt", "http"] {
+        command.args(["--set", &format!("listeners.{listener}=127.0.0.1:0")]);
+    }
     command
 }
 

@@ -1,5 +1,9 @@
 //! Permission patterns: RabbitMQ's regular expressions, bounded in size and time.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 use regex::bytes::{Regex, RegexBuilder};
 
 /// Compiled size that one pattern may have. Generous for a list of names, and it bounds what a configuration with
@@ -54,10 +58,80 @@ fn explain(text: &str, error: &regex::Error) -> String {
     }
 }
 
-/// Replaces `{username}` and `{vhost}` in a topic permission. Their values are taken literally: a user called `.*`
-/// gains nothing by it.
-pub(crate) fn fill_in(pattern: &str, user: &str, vhost: &str) -> String {
-    pattern.replace("{username}", &regex::escape(user)).replace("{vhost}", &regex::escape(vhost))
+/// Stands for the id of the connection's client.
+const CLIENT: &str = "{client_id}";
+/// Patterns with a client's id in them that are kept compiled.
+const KEPT: usize = 1024;
+
+/// Replaces `{username}`, `{vhost}` and `{client_id}` in a topic permission. Their values are taken literally: a user
+/// called `.*` gains nothing by it.
+pub(crate) fn fill_in(pattern: &str, user: &str, vhost: &str, client: &str) -> String {
+    fill_in_client(&fill_in_user(pattern, user, vhost), client)
+}
+
+fn fill_in_user(pattern: &str, user: &str, vhost: &str) -> String {
+    // A name with braces would be filled in again: in an expression, they can be written otherwise.
+    let literal = |name: &str| regex::escape(name).replace("\\{", "\\x7b").replace("\\}", "\\x7d");
+    pattern.replace("{username}", &literal(user)).replace("{vhost}", &literal(vhost))
+}
+
+fn fill_in_client(pattern: &str, client: &str) -> String {
+    pattern.replace(CLIENT, &regex::escape(client))
+}
+
+/// A topic permission of one user in one vhost.
+pub(super) enum TopicPattern {
+    /// The same for all clients.
+    Fixed(Pattern),
+    /// To be filled in with the client's id. Connections do not keep what comes of it: ten thousand compiled
+    /// expressions take more than their connections.
+    ByClient(String, Arc<Compiled>),
+}
+
+/// Some expressions that were compiled lately.
+#[derive(Default)]
+pub(super) struct Compiled(Mutex<HashMap<String, Pattern>>);
+
+impl TopicPattern {
+    /// Reads a permission; the error is for the operator.
+    pub(super) fn parse(text: &str, user: &str, vhost: &str, compiled: &Arc<Compiled>) -> Result<Self, String> {
+        let text = fill_in_user(text, user, vhost);
+        if !text.contains(CLIENT) {
+            return Pattern::parse(&text).map(Self::Fixed);
+        }
+        Pattern::parse(&fill_in_client(&text, ""))?;
+        Ok(Self::ByClient(text, Arc::clone(compiled)))
+    }
+
+    /// Its answer depends on the client's id.
+    pub(super) fn by_client(&self) -> bool {
+        matches!(self, Self::ByClient(..))
+    }
+
+    /// Whether it allows that key to that client. Without an id nothing is allowed that depends on it.
+    pub(super) fn matches(&self, key: &[u8], client: Option<&str>) -> bool {
+        match (self, client) {
+            (Self::Fixed(pattern), _) => pattern.matches(key),
+            (Self::ByClient(..), None) => false,
+            (Self::ByClient(text, compiled), Some(client)) => compiled.get(fill_in_client(text, client)).matches(key),
+        }
+    }
+}
+
+impl Compiled {
+    fn get(&self, text: String) -> Pattern {
+        if let Some(known) = self.0.lock().get(&text) {
+            return known.clone();
+        }
+        // One that a long id has made too large allows nothing.
+        let pattern = Pattern::parse(&text).unwrap_or(Pattern::Nothing);
+        let mut kept = self.0.lock();
+        if kept.len() >= KEPT {
+            kept.clear();
+        }
+        kept.insert(text, pattern.clone());
+        pattern
+    }
 }
 
 #[cfg(test)]
@@ -104,7 +178,26 @@ mod tests {
 
     #[test]
     fn values_are_filled_in_literally() {
-        let pattern = fill_in("^{vhost}\\.{username}\\.", "a.b", "/");
-        check(&pattern, &["/.a.b.c"], &["/.axb.c"]);
+        let pattern = fill_in("^{vhost}\\.{username}\\.{client_id}$", "a.b", "/", "x+");
+        check(&pattern, &["/.a.b.x+"], &["/.axb.x+", "/.a.b.xx"]);
+        let pattern = fill_in("^{username}$", "{vhost}{client_id}", "v", "c");
+        check(&pattern, &["{vhost}{client_id}"], &["vc", "v{client_id}"]);
+    }
+
+    #[test]
+    fn a_clients_own_pattern_is_its_own() {
+        let compiled = Arc::default();
+        let pattern = TopicPattern::parse("^{username}\\.{client_id}\\.", "u", "/", &compiled).unwrap();
+        assert!(pattern.by_client());
+        for client in ["a", "b.*", "a"] {
+            let key = format!("u.{client}.x");
+            assert!(pattern.matches(key.as_bytes(), Some(client)) && !pattern.matches(b"u.c.x", Some(client)));
+        }
+        assert!(!pattern.matches(b"u..x", None), "no id, no right");
+        for number in 0..2 * KEPT {
+            pattern.matches(b"u", Some(&number.to_string()));
+        }
+        assert!(compiled.0.lock().len() <= KEPT);
+        assert!(!pattern.matches(b"u.a.x", Some(&"x".repeat(1 << 20))), "too large an expression");
     }
 }

@@ -97,7 +97,7 @@ async fn refusals_wait_longer_and_longer() {
 }
 
 async fn access(users: &str, vhost: &str) -> Option<Arc<dyn Access>> {
-    login(&authenticator(users), "a", "b", REMOTE).await.unwrap().access(vhost)
+    login(&authenticator(users), "a", "b", REMOTE).await.unwrap().access(vhost, None)
 }
 
 #[tokio::test]
@@ -132,6 +132,93 @@ async fn topic_permissions_narrow_one_exchange() {
 
 #[tokio::test]
 async fn all_rights_need_no_asking() {
-    let access = login(&defaults(), "guest", "guest", LOCAL).await.unwrap().access("/").unwrap();
+    let access = login(&defaults(), "guest", "guest", LOCAL).await.unwrap().access("/", None).unwrap();
     assert!(access.unrestricted());
+}
+
+fn configured(settings: &[&str]) -> Authenticator {
+    let settings = settings.iter().map(|text| (*text).to_owned()).collect();
+    let sources = config::Sources { settings, ..config::Sources::default() };
+    Authenticator::new(&config::load(&sources).unwrap().config, Arc::default()).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn anonymous_clients_are_let_in_as_configured() {
+    for (anonymous, local, remote) in [("never", false, false), ("loopback", true, false), ("always", true, true)] {
+        let auth = configured(&[&format!("mqtt.anonymous={anonymous}")]);
+        let found = (
+            auth.login_anonymous(LOCAL.parse().unwrap()).await.is_ok(),
+            auth.login_anonymous(REMOTE.parse().unwrap()).await.is_ok(),
+        );
+        assert_eq!(found, (local, remote), "{anonymous}");
+    }
+    let auth = configured(&["auth.guest=false"]);
+    assert_eq!(refused(auth.login_anonymous(LOCAL.parse().unwrap()).await), LoginRefused::NotAnonymous);
+    let auth = configured(&[r#"users=[{ name = "device", password = "x" }]"#, "mqtt.anonymous_user=device"]);
+    assert_eq!(&**auth.login_anonymous(LOCAL.parse().unwrap()).await.unwrap().name(), "device");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_has_proven_itself_is_let_in_where_it_may() {
+    let auth = defaults();
+    assert!(auth.login_proven("guest", LOCAL.parse().unwrap()).await.is_ok());
+    assert_eq!(refused(auth.login_proven("guest", REMOTE.parse().unwrap()).await), LoginRefused::NotLoopback);
+    assert_eq!(refused(auth.login_proven("nobody", LOCAL.parse().unwrap()).await), LoginRefused::UnknownUser);
+}
+
+#[test]
+fn the_directory_tells_nobody_who_exists() {
+    let (text, hash) = (scram_password(b"pencil").unwrap(), hash_password(b"pencil").unwrap());
+    let users = format!(
+        r#"[{{ name = "a", password_hash = "{hash}", scram_sha_256 = "{text}" }},
+            {{ name = "b", password = "pencil" }}, {{ name = "c", password_hash = "{hash}" }}]"#
+    );
+    let (auth, again) = (authenticator(&users), authenticator(&users));
+    assert_eq!(auth.scram("a").stored, parse_scram(&text).unwrap().stored);
+    for user in ["b", "c", "nobody"] {
+        let (one, two) = (auth.scram(user), again.scram(user));
+        assert_eq!(
+            (one.salt.len(), one.iterations, &one.salt, one.stored),
+            (16, 4096, &two.salt, two.stored),
+            "{user}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_clients_id_is_filled_into_topic_permissions() {
+    let auth = authenticator(
+        r#"[{ name = "a", password = "b", permissions = [{ vhost = "/", write = ".*", read = ".*" }],
+              topic_permissions = [{ vhost = "/", exchange = "amq.topic", write = "^{client_id}\\.", read = ".*" }] }]"#,
+    );
+    let user = login(&auth, "a", "b", REMOTE).await.unwrap();
+    let access = user.access("/", Some(Client { id: "dev.1", anonymous: false })).unwrap();
+    assert!(access.write_topic("amq.topic", b"dev.1.temp") && !access.write_topic("amq.topic", b"devx1.temp"));
+    assert!(access.read_topic("amq.topic", b"#") && !access.checks_deliveries() && !access.unrestricted());
+    // Without an id, the rights that depend on it are none.
+    assert!(!user.access("/", None).unwrap().write_topic("amq.topic", b".temp"));
+}
+
+#[tokio::test]
+async fn an_acl_file_holds_for_clients_with_ids_and_can_change() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("acl");
+    let write = |text: &str| std::fs::write(&file, text).unwrap();
+    write("topic read open/#\nuser guest\ntopic plant/#\npattern %u/%c/#\n");
+    let auth = configured(&[&format!("mqtt.acl_file={}", file.display())]);
+    let user = login(&auth, "guest", "guest", LOCAL).await.unwrap();
+    let client = |anonymous| user.access("/", Some(Client { id: "c", anonymous })).unwrap();
+    let (named, anonymous) = (client(false), client(true));
+    assert!(named.checks_deliveries() && !named.unrestricted() && named.read_topic("amq.topic", b"#"));
+    assert!(named.write_topic("amq.topic", b"plant.7") && named.receive_topic("amq.topic", b"guest.c.x"));
+    assert!(!named.receive_topic("amq.topic", b"open.x") && !named.write_topic("amq.topic", b"guest.d.x"));
+    assert!(anonymous.receive_topic("amq.topic", b"open.x") && !anonymous.write_topic("amq.topic", b"open.x"));
+    // AMQP has permissions of its own.
+    assert!(user.access("/", None).unwrap().unrestricted());
+    write("nonsense\n");
+    auth.reload_acl();
+    assert!(named.write_topic("amq.topic", b"plant.7"));
+    write("user guest\ntopic read #\n");
+    auth.reload_acl();
+    assert!(!named.write_topic("amq.topic", b"plant.7") && named.receive_topic("amq.topic", b"open.x"));
 }

@@ -3,7 +3,8 @@
 use std::collections::HashSet;
 use std::fmt;
 
-use super::schema::{Config, User};
+use super::mqtt::Anonymous;
+use super::schema::{Config, GUEST, User};
 use super::suggest::shown;
 use crate::auth;
 use crate::logging;
@@ -26,6 +27,7 @@ pub(super) fn wrong_values(config: &Config) -> Vec<Wrong> {
     found.limits(config);
     found.storage_and_logging(config);
     found.vhosts(config);
+    found.mqtt(config);
     for (number, user) in config.users.iter().enumerate() {
         found.user(config, number, user);
     }
@@ -103,6 +105,51 @@ impl Found {
         }
     }
 
+    fn mqtt(&mut self, config: &Config) {
+        let m = &config.mqtt;
+        let known = |vhost: &String| config.vhosts.iter().any(|v| v.name == *vhost);
+        // Where there is no vhost `/`, clients must name theirs.
+        let named = known(&m.vhost) || m.vhost == "/";
+        self.require(named, "mqtt.vhost", format!("there is no vhost `{}`", m.vhost));
+        for (port, vhost) in &m.vhosts {
+            let at = format!("mqtt.vhosts.{port}");
+            let number = port.parse::<u16>().is_ok_and(|number| number.to_string() == *port);
+            self.require(number, at.as_str(), "write a port of listeners.mqtt and its vhost: 1884 = \"factory\"");
+            let listening = config.listeners.mqtt.0.iter().any(|one| one.port().to_string() == *port);
+            self.require(listening || !number, at.as_str(), format!("listeners.mqtt has no address with port {port}"));
+            self.require(known(vhost), at, format!("there is no vhost `{vhost}`"));
+        }
+        let user = config.users.iter().any(|user| user.name == m.anonymous_user);
+        let user = user || m.anonymous == Anonymous::Never || m.anonymous_user == GUEST;
+        self.require(user, "mqtt.anonymous_user", format!("there is no user `{}`", m.anonymous_user));
+        if !m.acl_file.as_os_str().is_empty()
+            && let Err(message) = auth::Acl::load(&m.acl_file)
+        {
+            self.require(false, "mqtt.acl_file", message);
+        }
+        // A packet's length takes up to four bytes [MQTT 5, 1.5.5].
+        let fits = (1 << 10..=(256 << 20) - 1 + 5).contains(&m.packet_max.0);
+        self.require(fits, "mqtt.packet_max", "from 1 KiB to 256 MiB");
+        for (key, period) in [("session_expiry_max", m.session_expiry_max), ("keep_alive_max", m.keep_alive_max)] {
+            self.require(period.0.subsec_nanos() == 0, format!("mqtt.{key}"), "MQTT counts it in whole seconds");
+        }
+        let fits = m.session_expiry_max.0.as_secs() < u64::from(u32::MAX);
+        self.require(fits, "mqtt.session_expiry_max", "less than 4294967295 seconds; 0 stands for ever");
+        let fits = m.keep_alive_max.0.as_secs() <= u64::from(u16::MAX);
+        self.require(fits, "mqtt.keep_alive_max", "at most 65535 seconds");
+        self.require((23..=65_535).contains(&m.client_id_max), "mqtt.client_id_max", "from 23 to 65535");
+        for (key, value) in [
+            ("receive_max", usize::from(m.receive_max)),
+            ("inflight_max", usize::from(m.inflight_max)),
+            ("topic_levels", m.topic_levels),
+            ("subscriptions", m.subscriptions),
+        ] {
+            self.require(value >= 1, format!("mqtt.{key}"), "at least 1");
+        }
+        let often = m.sys_interval.0.is_zero() || m.sys_interval.0.as_millis() >= 1000;
+        self.require(often, "mqtt.sys_interval", "at least 1s, or 0 for never");
+    }
+
     fn user(&mut self, config: &Config, number: usize, user: &User) {
         let at = |key: &str| format!("users.{number}.{key}");
         self.require((1..=255).contains(&user.name.len()), at("name"), "from 1 to 255 bytes");
@@ -121,6 +168,11 @@ impl Found {
             // RabbitMQ's users without a password log in by certificate; we have no such login yet.
             (None, None) => self.require(false, at("name"), "give a `password_hash` or a `password`"),
         }
+        if let Some(text) = &user.scram_sha_256
+            && let Err(message) = auth::parse_scram(text)
+        {
+            self.require(false, at("scram_sha_256"), message);
+        }
         let known = |vhost: &String| config.vhosts.iter().any(|v| v.name == *vhost);
         for (row, permission) in user.permissions.iter().enumerate() {
             let at = |key: &str| format!("users.{number}.permissions.{row}.{key}");
@@ -134,8 +186,8 @@ impl Found {
             let at = |key: &str| format!("users.{number}.topic_permissions.{row}.{key}");
             let message = format!("there is no vhost `{}`", permission.vhost);
             self.require(known(&permission.vhost), at("vhost"), message);
-            self.pattern(at("write"), &auth::fill_in(&permission.write, &user.name, &permission.vhost));
-            self.pattern(at("read"), &auth::fill_in(&permission.read, &user.name, &permission.vhost));
+            self.pattern(at("write"), &auth::fill_in(&permission.write, &user.name, &permission.vhost, ""));
+            self.pattern(at("read"), &auth::fill_in(&permission.read, &user.name, &permission.vhost, ""));
         }
     }
 

@@ -1,6 +1,7 @@
 //! Configuration: what may be set, from where it comes, and what is in force.
 
 mod check;
+mod mqtt;
 mod schema;
 mod show;
 mod suggest;
@@ -12,6 +13,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub use mqtt::{Anonymous, Mqtt, PublishDenied};
 pub use schema::*;
 pub(crate) use suggest::nearest;
 pub use tree::Origin;

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::mqtt::Mqtt;
 use super::units::{Addresses, ByteSize, Memory, Period, Secret};
 
 /// The user that is there without any configuration.
-const GUEST: &str = "guest";
+pub(super) const GUEST: &str = "guest";
 
 /// The whole configuration.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -26,6 +27,8 @@ pub struct Config {
     pub logging: Logging,
     /// AMQP 0-9-1.
     pub amqp: Amqp,
+    /// MQTT.
+    pub mqtt: Mqtt,
     /// Logging in.
     pub auth: Auth,
     /// The virtual hosts.
@@ -54,6 +57,8 @@ pub struct Node {
 pub struct Listeners {
     /// AMQP 0-9-1.
     pub amqp: Addresses,
+    /// MQTT 3.1, 3.1.1 and 5.0.
+    pub mqtt: Addresses,
     /// Metrics and health.
     pub http: Addresses,
     /// Connections that may wait to be accepted, per address.
@@ -227,6 +232,9 @@ pub struct User {
     pub password: Option<Secret>,
     /// Output of `portolan hash-password`, or a hash exported from RabbitMQ.
     pub password_hash: Option<String>,
+    /// Output of `portolan hash-password --scram`, for clients that log in by SCRAM-SHA-256. Made of `password` where
+    /// that is given.
+    pub scram_sha_256: Option<String>,
     /// What it may do beside messaging: `administrator`, `monitoring`, `impersonator`…
     #[serde(default)]
     pub tags: Vec<String>,
@@ -255,7 +263,8 @@ pub struct Permission {
     pub read: String,
 }
 
-/// `[[users.topic_permissions]]`: as permissions, and `{username}` and `{vhost}` stand for the user's own.
+/// `[[users.topic_permissions]]`: as permissions, and `{username}`, `{vhost}` and `{client_id}` stand for the
+/// connection's own. Clients of a protocol without ids have the empty one.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TopicPermission {
@@ -280,6 +289,7 @@ impl Default for Config {
             storage: Storage::default(),
             logging: Logging::default(),
             amqp: Amqp::default(),
+            mqtt: Mqtt::default(),
             auth: Auth::default(),
             vhosts: vec![Vhost { name: "/".to_owned(), default_queue_type: QueueType::Classic }],
             users: vec![],
@@ -308,8 +318,11 @@ impl Default for Node {
 impl Default for Listeners {
     fn default() -> Self {
         use std::net::{Ipv4Addr, Ipv6Addr};
+        let everywhere =
+            |port| Addresses(vec![(Ipv4Addr::UNSPECIFIED, port).into(), (Ipv6Addr::UNSPECIFIED, port).into()]);
         Self {
-            amqp: Addresses(vec![(Ipv4Addr::UNSPECIFIED, 5672).into(), (Ipv6Addr::UNSPECIFIED, 5672).into()]),
+            amqp: everywhere(5672),
+            mqtt: everywhere(1883),
             // No login stands before it yet, so it is not offered to the network.
             http: Addresses(vec![(Ipv4Addr::LOCALHOST, 15672).into()]),
             backlog: 4096,
@@ -396,6 +409,7 @@ impl Config {
                 name: GUEST.to_owned(),
                 password: Some(Secret::new(GUEST)),
                 password_hash: None,
+                scram_sha_256: None,
                 tags: vec!["administrator".to_owned()],
                 permissions: self.vhosts.iter().map(|vhost| Permission::everything(&vhost.name)).collect(),
                 topic_permissions: vec![],
@@ -415,6 +429,7 @@ impl Config {
         shape.admit_guest();
         for user in &mut shape.users {
             user.password_hash = Some(String::new());
+            user.scram_sha_256 = Some(String::new());
             user.topic_permissions = vec![topic.clone()];
         }
         shape

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::tree::{Content, Tree};
 
 /// Keys whose value is not for eyes.
-const SECRET: &[&str] = &["password", "password_hash"];
+const SECRET: &[&str] = &["password", "password_hash", "scram_sha_256"];
 
 /// Prints a tree whose root is a table.
 pub(super) fn toml(tree: &Tree) -> String {

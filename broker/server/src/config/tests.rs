@@ -123,6 +123,21 @@ fn a_wrong_value_is_told_with_its_line() {
         ("[[users]]\nname = 'a'\npassword_hash = 'guest'\n", "3: `users.password_hash`: neither an argon2 hash"),
         ("[[vhosts]]\nname = '/'\n[[vhosts]]\nname = '/'\n", "4: `vhosts.name`: there are two vhosts `/`"),
         ("[limits]\nframe_max = 99999999999999999999\n", "2: `limits.frame_max`"),
+        ("[mqtt]\nvhost = 'x'\n", "2: `mqtt.vhost`: there is no vhost `x`"),
+        ("[mqtt.vhosts]\n1884 = '/'\n", "2: `mqtt.vhosts`: listeners.mqtt has no address with port 1884"),
+        ("[mqtt.vhosts]\n1883 = 'x'\n", "2: `mqtt.vhosts`: there is no vhost `x`"),
+        ("[mqtt.vhosts]\nfactory = '/'\n", "2: `mqtt.vhosts`: write a port"),
+        ("[mqtt]\nvhosts = '/'\n", "2: `mqtt.vhosts`"),
+        ("[mqtt]\nanonymous = 'no'\n", "`never`, `loopback` or `always`"),
+        ("[mqtt]\nanonymous_user = 'x'\n", "2: `mqtt.anonymous_user`: there is no user `x`"),
+        ("[mqtt]\nacl_file = 'no/such/file'\n", "2: `mqtt.acl_file`: cannot read no/such/file"),
+        ("[mqtt]\npacket_max = '1 GiB'\n", "2: `mqtt.packet_max`: from 1 KiB to 256 MiB"),
+        ("[mqtt]\nkeep_alive_max = '1500ms'\n", "whole seconds"),
+        ("[mqtt]\nkeep_alive_max = '1d'\n", "at most 65535 seconds"),
+        ("[mqtt]\nclient_id_max = 8\n", "from 23 to 65535"),
+        ("[mqtt]\ninflight_max = 0\n", "at least 1"),
+        ("[mqtt]\nsys_interval = '5ms'\n", "at least 1s"),
+        ("[mqtt]\nsesion_expiry_max = 1\n", "did you mean `mqtt.session_expiry_max`?"),
         ("[limits\n", "1: "),
         ("[limits]\nqueues = 1\nqueues = 2\n", "3: duplicate key"),
     ];
@@ -149,6 +164,14 @@ fn mistakes_outside_the_file_name_their_place() {
     assert_eq!(text, "--set limits.queues: write it as --set section.key=value");
     let text = told(Sources { file: Some("no/such/file.toml".into()), ..Sources::default() });
     assert!(text.starts_with("cannot read the configuration file no/such/file.toml: "), "{text}");
+}
+
+#[test]
+fn ports_have_vhosts() {
+    let (_folder, mut sources) = written("[[vhosts]]\nname = 'a'\n[[vhosts]]\nname = 'b'\n[mqtt]\nvhost = 'a'\n");
+    sources.settings = vec!["mqtt.vhosts.1883=b".into()];
+    let mqtt = load(&sources).unwrap().config.mqtt;
+    assert_eq!((mqtt.vhost_of(1883), mqtt.vhost_of(1884)), ("b", "a"));
 }
 
 #[test]
@@ -227,10 +250,12 @@ fn the_sample_user_wants_only_its_password() {
     let (_, users) = sample.split_once("There are none by default").unwrap();
     let keys: Vec<&str> = users.lines().filter_map(|line| line.strip_prefix("# ")).collect();
     let (_folder, sources) = written(&keys.join("\n"));
-    // The one thing to be filled in: a hash that everybody can read would be worse than none.
+    // What is to be filled in: a hash that everybody can read would be worse than none.
     let problems = load(&sources).unwrap_err();
-    assert_eq!(problems.len(), 1, "{problems:#?}");
-    assert!(problems[0].message.starts_with("`users.password_hash`"), "{problems:#?}");
+    assert_eq!(problems.len(), 2, "{problems:#?}");
+    for (problem, key) in problems.iter().zip(["`users.password_hash`", "`users.scram_sha_256`"]) {
+        assert!(problem.message.starts_with(key), "{problems:#?}");
+    }
 }
 
 #[test]
