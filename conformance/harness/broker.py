@@ -1,6 +1,7 @@
 """Brokers a suite can talk to: Portolan as built, a private RabbitMQ to compare with, or any running one."""
 
 import os
+import pwd
 import shutil
 import signal
 import socket
@@ -44,10 +45,11 @@ class Portolan:
 
     name = "portolan"
 
-    def __init__(self, binary, config=None, settings=()):
+    def __init__(self, binary, config=None, settings=(), mqtt=False):
         self.binary, self.config, self.settings = binary, config, list(settings)
         self.folder = Path(tempfile.mkdtemp(prefix="portolan-"))
         self.host, self.port, self.http = "127.0.0.1", free_port(), free_port()
+        self.mqtt = free_port() if mqtt else 0
         self.process = None
 
     @property
@@ -60,6 +62,8 @@ class Portolan:
             command += ["--config", str(self.config)]
         command += ["--set", f'listeners.amqp=["127.0.0.1:{self.port}"]']
         command += ["--set", f'listeners.http=["127.0.0.1:{self.http}"]']
+        mqtt = f'"127.0.0.1:{self.mqtt}"' if self.mqtt else ""
+        command += ["--set", f"listeners.mqtt=[{mqtt}]"]
         for setting in self.settings:
             command += ["--set", setting]
         self.log = open(self.folder / "log", "ab")
@@ -99,7 +103,7 @@ class Portolan:
 class RabbitMq:
     """A private node of the installed RabbitMQ: own name, ports and folders, and the transcripts' users."""
 
-    name = "rabbitmq"
+    name, mqtt = "rabbitmq", 0
 
     def __init__(self, users=None):
         self.folder = Path(tempfile.mkdtemp(prefix="rabbitmq-"))
@@ -165,14 +169,60 @@ class RabbitMq:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+class Mosquitto:
+    """The installed Mosquitto on a free port, with its sessions on disk, for the suites that speak MQTT alone."""
+
+    name, port = "mosquitto", 0
+
+    def __init__(self):
+        self.folder = Path(tempfile.mkdtemp(prefix="mosquitto-"))
+        self.host, self.mqtt = "127.0.0.1", free_port()
+        self.process = None
+        (self.folder / "passwords").write_text("")
+        subprocess.run(["mosquitto_passwd", "-b", self.folder / "passwords", "guest", "guest"], check=True)
+        rows = [f"listener {self.mqtt} 127.0.0.1", "allow_anonymous true", f"password_file {self.folder}/passwords", "persistence true",
+                f"persistence_location {self.folder}/", "sys_interval 1", f"user {pwd.getpwuid(os.geteuid()).pw_name}"]  # fmt: skip
+        (self.folder / "conf").write_text("\n".join(rows) + "\n")
+
+    @property
+    def pid(self):
+        return self.process.pid
+
+    def start(self):
+        self.log = open(self.folder / "log", "ab")
+        self.process = subprocess.Popen(["mosquitto", "-c", self.folder / "conf"], stdout=self.log, stderr=self.log)
+        deadline = time.monotonic() + READY_SECONDS
+        while True:
+            try:
+                socket.create_connection((self.host, self.mqtt)).close()
+                return
+            except OSError:
+                if self.process.poll() is not None or time.monotonic() > deadline:
+                    raise BrokerFailed((self.folder / "log").read_text()) from None
+                time.sleep(0.05)
+
+    def stop(self):
+        _end(self.process, signal.SIGTERM)
+
+    def kill(self):
+        _end(self.process, signal.SIGKILL)
+
+    def remove(self):
+        if self.process:
+            self.kill()
+            self.log.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
 class Remote:
     """A broker somebody else runs; it can be spoken to but not restarted."""
 
     name, pid = "remote", None
 
-    def __init__(self, address):
+    def __init__(self, address, mqtt=False):
         host, _, port = address.rpartition(":")
         self.host, self.port = host or "127.0.0.1", int(port)
+        self.mqtt = self.port if mqtt else 0
 
     def start(self):
         pass
