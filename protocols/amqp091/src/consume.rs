@@ -213,13 +213,12 @@ impl Connection {
         let message = &got.message;
         let mut names = Vec::new();
         encode::put_names(&mut names, message.exchange(), message.routing_key());
-        let counted = got.returns.map(|returns| convert::with_delivery_count(message, returns));
-        let properties = counted.as_deref().unwrap_or(message.properties());
-        let content = Content { names: &names, properties, body: message.body() };
         let mut inner = self.outbox.lock();
         let (deliveries, out) = inner.parts();
-        let tag = deliveries.tag_for_get(session, got.settle, self.now);
         let frame_max = deliveries.frame_max();
+        let properties = &*convert::outgoing(&self.broker.dialects, message, got.returns, frame_max);
+        let content = Content { names: &names, properties, body: message.body() };
+        let tag = deliveries.tag_for_get(session, got.settle, self.now);
         encode::get_ok(&mut out.bytes, number, tag, got.redelivered, got.remaining as u32, content, frame_max);
         Ok(())
     }

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use portolan_core::delivery::{ConsumerRef, Delivery, DeliveryRef, Outcome, Recipient, Settlement, Taken};
+use portolan_core::hub::Dialects;
 use portolan_core::message::Message;
 use portolan_core::outbox::{Chunk, Outbox, SHARE_FROM, Sessions};
 use portolan_core::store::Index;
@@ -196,10 +197,12 @@ pub(crate) struct Deliveries {
     names: Vec<u8>,
     /// A delivery is refused from here on: session's limit of unsettled deliveries.
     most_unsettled: usize,
+    /// Who reads the properties of messages from other protocols.
+    dialects: Arc<Dialects>,
 }
 
 impl Deliveries {
-    pub(crate) fn new(most_unsettled: usize) -> Self {
+    pub(crate) fn new(most_unsettled: usize, dialects: Arc<Dialects>) -> Self {
         Self {
             sessions: Slab::new(),
             consumers: Slab::new(),
@@ -208,6 +211,7 @@ impl Deliveries {
             cancelled: Vec::new(),
             names: Vec::new(),
             most_unsettled,
+            dialects,
         }
     }
 
@@ -264,8 +268,7 @@ impl Deliveries {
         let message = delivery.message;
         self.names.clear();
         encode::put_names(&mut self.names, message.exchange(), message.routing_key());
-        let counted = delivery.returns.map(|returns| convert::with_delivery_count(message, returns));
-        let properties = counted.as_deref().unwrap_or(message.properties());
+        let properties = &*convert::outgoing(&self.dialects, message, delivery.returns, self.frame_max);
         let content = Content { names: &self.names, properties, body: message.body() };
         if message.body().len() < SHARE_FROM {
             let tag_text = consumer.tag.as_bytes();

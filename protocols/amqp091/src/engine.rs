@@ -125,7 +125,7 @@ impl Connection {
         wire: Box<dyn Wire>,
         now: u64,
     ) -> Self {
-        let deliveries = Deliveries::new(settings.unsettled);
+        let deliveries = Deliveries::new(settings.unsettled, Arc::clone(&broker.dialects));
         let journal = Arc::clone(&broker.journal);
         let outbox = Outbox::new(deliveries, wire, journal, settings.outbox_high, settings.outbox_low);
         Self {

@@ -9,7 +9,7 @@ use super::{Limits, Malformed, table};
 /// The properties in wire order; the flag of the first is the highest bit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-enum Property {
+pub(crate) enum Property {
     ContentType = 0,
     ContentEncoding,
     Headers,
@@ -72,7 +72,7 @@ pub fn parse(raw: &[u8], limits: Limits) -> Result<Properties<'_>, Malformed> {
 }
 
 /// Finds every property; the values fill the bytes exactly. The inside of the headers table is not looked at.
-fn locate(raw: &[u8]) -> Result<Properties<'_>, Malformed> {
+pub(crate) fn locate(raw: &[u8]) -> Result<Properties<'_>, Malformed> {
     values(raw).ok_or(Malformed::Properties)
 }
 
@@ -278,6 +278,21 @@ pub fn rewrite(raw: &[u8], edits: Edits<'_>) -> Result<Vec<u8>, Malformed> {
     Ok(out)
 }
 
+/// New properties: `put` appends the value of each as on the wire, or says that it is not there.
+pub(crate) fn build(mut put: impl FnMut(Property, &mut Vec<u8>) -> bool) -> Vec<u8> {
+    let mut flags = 0;
+    let mut out = vec![0, 0];
+    for property in Property::ALL {
+        if put(property, &mut out) {
+            flags |= property.flag();
+        }
+    }
+    if let Some(place) = out.first_chunk_mut() {
+        *place = flags.to_be_bytes();
+    }
+    out
+}
+
 /// Whether the property is there after the edit, or `None` when it is kept.
 fn edit<T>(out: &mut Vec<u8>, edit: Edit<T>, put: impl FnOnce(&mut Vec<u8>, T)) -> Option<bool> {
     match edit {
@@ -290,7 +305,7 @@ fn edit<T>(out: &mut Vec<u8>, edit: Edit<T>, put: impl FnOnce(&mut Vec<u8>, T)) 
     }
 }
 
-fn put_short(out: &mut Vec<u8>, text: &[u8]) {
+pub(crate) fn put_short(out: &mut Vec<u8>, text: &[u8]) {
     let text = short(text);
     out.push(u8::try_from(text.len()).unwrap_or_default());
     out.extend_from_slice(text);

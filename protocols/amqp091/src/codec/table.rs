@@ -128,12 +128,17 @@ fn value(reader: &mut Reader<'_>) -> Option<Value> {
 pub fn put(out: &mut Vec<u8>, table: &Table) {
     put_with_length(out, |out| {
         for (name, value) in &table.0 {
-            let name = short(name.as_bytes());
-            out.push(u8::try_from(name.len()).unwrap_or_default());
-            out.extend_from_slice(name);
-            put_value(out, value);
+            put_field(out, name, value);
         }
     });
+}
+
+/// Appends one field of a table.
+pub(crate) fn put_field(out: &mut Vec<u8>, name: &str, value: &Value) {
+    let name = short(name.as_bytes());
+    out.push(u8::try_from(name.len()).unwrap_or_default());
+    out.extend_from_slice(name);
+    put_value(out, value);
 }
 
 fn put_value(out: &mut Vec<u8>, value: &Value) {
