@@ -312,6 +312,9 @@ impl Broker {
             }
             self.dead_letters(now, effects);
         }
+        if effects.missed > 0 {
+            self.counters.mqtt_delivered.dropped.add(std::mem::take(&mut effects.missed));
+        }
         for recipient in effects.touched.drain(..) {
             recipient.flush();
         }

@@ -76,7 +76,8 @@ pub struct Effects {
     pub idle: Vec<QueueTarget>,
     /// Tags of publishes that a queue refused.
     pub refused: Vec<u32>,
-    /// Messages that sessions did not get because their clients were away and QoS 0 does not wait.
+    /// Messages that sessions did not get because their clients were away and QoS 0 does not wait, or because too many
+    /// wait already.
     pub missed: u64,
     /// Something was appended to the journal on behalf of a publisher.
     pub persisted: bool,

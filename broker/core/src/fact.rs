@@ -113,7 +113,7 @@ pub enum Fact {
         vhost: String,
         /// The session's client.
         client: String,
-        /// What to.
+        /// What to; empty for a group's member.
         pattern: Vec<u8>,
         /// The group that it belongs to.
         group: Option<String>,

@@ -82,8 +82,9 @@ impl Broker {
                 None => restored.strange += 1,
             }
         }
-        for Building { vhost, snapshot } in building.into_values() {
-            vhost.replace(snapshot);
+        for mut building in building.into_values() {
+            self.end_empty_groups(&mut building, now, &mut Effects::default());
+            building.vhost.replace(building.snapshot);
         }
         self.drop_unknown(&queues);
         restored

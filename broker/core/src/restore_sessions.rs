@@ -10,6 +10,7 @@ use crate::exchange::{Exchange, Grant, QueueTarget};
 use crate::fact::Fact;
 use crate::restore::{Building, Restored};
 use crate::session::{Group, Session, State, Subscription, TOPICS, Will};
+use crate::sessions::list;
 use crate::store::{QueueId, RecoveredQueue, StoreError};
 use crate::subscriptions::{Filter, GROUP_GRANT, group_fact, rebind, subscription_fact};
 
@@ -78,6 +79,22 @@ impl Broker {
         target
     }
 
+    /// Ends groups whose last member left in the moment in which the process ended.
+    pub(crate) fn end_empty_groups(&self, building: &mut Building, now: u64, effects: &mut Effects) {
+        let Building { vhost, snapshot } = building;
+        let empty: Vec<(Box<str>, Group)> =
+            vhost.sessions.lock().groups.extract_if(|_, group| group.members == 0).collect();
+        for (name, group) in empty {
+            let grant = Some(Grant::session(GROUP_GRANT, false));
+            if let Some(topics) = snapshot.exchanges.get_mut(TOPICS) {
+                rebind(Arc::make_mut(topics), &group.pattern, group.queue, grant, None);
+            }
+            self.in_shard(group.queue.shard, now, effects, |shard, cx| shard.remove(group.queue, cx));
+            // Should the record not be taken, the next start ends it again.
+            drop(self.state(&group_fact(vhost, &name, &group), false));
+        }
+    }
+
     /// Writes the facts of a vhost's sessions anew, each session with its lock held so that it does not change
     /// meanwhile.
     pub(crate) fn restate_sessions(&self, vhost: &Vhost) -> Result<(), StoreError> {
@@ -111,12 +128,9 @@ fn restore_session(
     left_at: u64,
     will: Option<Will>,
 ) {
-    let state = State { expiry, durable: true, left_at, queue, will, ..State::default() };
-    let due = state.due_at();
+    let mut state = State { expiry, durable: true, left_at, queue, will, ..State::default() };
+    list(vhost, &client, &mut state);
     let mut sessions = vhost.sessions.lock();
-    if due != 0 {
-        sessions.due.insert((due, Arc::clone(&client)));
-    }
     sessions.by_client.insert(Arc::clone(&client), Session::new(client, state));
 }
 

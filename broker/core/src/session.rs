@@ -71,7 +71,8 @@ impl Will {
 /// The exchange whose keys topics are.
 pub const TOPICS: &str = "amq.topic";
 
-/// A connection that has a session or waits for it. Calls are short and never block.
+/// A connection that has a session or waits for it. Calls are short, never block and do not call back: the session is
+/// locked meanwhile.
 pub trait Holder: Send + Sync {
     /// Another connection wants the session: end, and give it back.
     fn displaced(&self);
@@ -93,7 +94,7 @@ pub struct Claim {
 pub struct Session {
     /// The client's id.
     pub client: Arc<str>,
-    /// Lock order: before the vhost's `changing` and any shard.
+    /// Lock order: before the vhost's `sessions`, `changing` and any shard. So no recipient may look at a session.
     pub(crate) state: Mutex<State>,
 }
 
@@ -109,6 +110,8 @@ pub(crate) struct State {
     pub(crate) durable: bool,
     /// Since when nobody has it, milliseconds since the epoch; 0 while somebody does.
     pub(crate) left_at: u64,
+    /// Under which time its vhost lists it as due, 0 if it does not.
+    pub(crate) listed: u64,
     /// Its own subscriptions, by pattern.
     pub(crate) subscriptions: HashMap<Box<[u8]>, Subscription, ahash::RandomState>,
     /// Those that it shares with others, by group.
@@ -125,14 +128,30 @@ pub(crate) struct State {
 impl State {
     /// When something is due without a connection: the will, or the end. 0 for never.
     pub(crate) fn due_at(&self) -> u64 {
-        let after = |seconds: u32| self.left_at + u64::from(seconds) * 1000;
-        let end = if self.expiry == NEVER { 0 } else { after(self.expiry) };
+        let end = self.ends_at();
         match &self.will {
             _ if self.left_at == 0 => 0,
-            Some(will) if end == 0 => after(will.delay),
-            Some(will) => after(will.delay).min(end),
+            Some(will) if end == 0 => self.after(will.delay),
+            Some(will) => self.after(will.delay).min(end),
             None => end,
         }
+    }
+
+    /// Its time without a connection is over.
+    pub(crate) fn is_over_at(&self, now: u64) -> bool {
+        (1..=now).contains(&self.ends_at())
+    }
+
+    fn ends_at(&self) -> u64 {
+        match self.expiry {
+            _ if self.left_at == 0 => 0,
+            NEVER => 0,
+            seconds => self.after(seconds),
+        }
+    }
+
+    fn after(&self, seconds: u32) -> u64 {
+        self.left_at.saturating_add(u64::from(seconds) * 1000)
     }
 }
 
@@ -193,7 +212,7 @@ impl Session {
 #[derive(Default)]
 pub(crate) struct Sessions {
     pub(crate) by_client: HashMap<Arc<str>, Arc<Session>, ahash::RandomState>,
-    /// When to look at which session that nobody has. May name one too early or in vain.
+    /// When to look at which session that nobody has: each at most once, by [`State::listed`].
     pub(crate) due: BTreeSet<(u64, Arc<str>)>,
     /// Shared subscriptions, by name: group and filter together.
     pub(crate) groups: HashMap<Box<str>, Group, ahash::RandomState>,

@@ -12,7 +12,7 @@ use crate::exchange::QueueTarget;
 use crate::fact::Fact;
 use crate::queue::Identity;
 use crate::refusal::Refusal;
-use crate::session::{Claim, NEVER, Session, State, TOPICS, Will};
+use crate::session::{Claim, Session, State, TOPICS, Will};
 use crate::store::{QueueId, StoreError};
 use crate::topology::Durable;
 use crate::value::Table;
@@ -83,26 +83,36 @@ impl Broker {
                 }
                 return Ok(Opened::Wait);
             }
-            // One without expiry is new here: it would have gone with its connection.
-            let expired = state.due_at() != 0 && state.expiry != NEVER && {
-                now >= state.left_at + u64::from(state.expiry) * 1000
-            };
-            let known = state.expiry > 0;
-            let present = known && !expired && !wish.clean;
-            if known && !present {
+            // One without expiry is new here, or had a connection when the broker ended.
+            let present = state.expiry > 0 && !wish.clean && !state.is_over_at(now);
+            let mut emptied = None;
+            if !present {
                 // Ending the session, by a clean start or by time, ends the will's delay, too [MQTT-3.1.2-8].
                 if let Some(will) = state.will.take() {
                     self.publish_will(vhost, &will, now, effects);
                 }
+                let was_durable = state.durable;
                 self.empty_session(vhost, &session.client, &mut state, now, effects);
+                // The client must not find again after a restart what we say is gone.
+                emptied = was_durable.then(|| self.journal.last());
             }
-            state.will = wish.will;
-            state.expiry = wish.expiry;
-            state.left_at = 0;
-            state.holder = Some(wish.claim);
-            let durable = self.note_session(vhost, &session.client, &mut state)?;
-            drop(state);
-            return Ok(Opened::Held { session, present, durable });
+            let before = (state.will.take(), state.expiry, state.left_at);
+            (state.will, state.expiry, state.left_at) = (wish.will, wish.expiry, 0);
+            match self.note_session(vhost, &session.client, &mut state) {
+                Ok(durable) => {
+                    state.holder = Some(wish.claim);
+                    list(vhost, &session.client, &mut state);
+                    drop(state);
+                    return Ok(Opened::Held { session, present, durable: durable.or(emptied) });
+                }
+                Err(error) => {
+                    (state.will, state.expiry, state.left_at) = before;
+                    if !present {
+                        self.end_session(vhost, &session, &mut state, now, effects);
+                    }
+                    return Err(error);
+                }
+            }
         }
     }
 
@@ -122,7 +132,8 @@ impl Broker {
         }
         state.holder = None;
         state.left_at = now;
-        state.expiry = leave.expiry.unwrap_or(state.expiry);
+        // What was to end with its connection does so: nothing of it was written down [MQTT-3.1.2.11.2].
+        state.expiry = leave.expiry.filter(|_| state.expiry > 0).unwrap_or(state.expiry);
         let will = if leave.will { state.will.take_if(|will| will.delay == 0) } else { state.will.take() };
         if let Some(will) = will.filter(|_| leave.will) {
             self.publish_will(vhost, &will, now, effects);
@@ -133,10 +144,7 @@ impl Broker {
             if let Err(error) = self.note_session(vhost, &session.client, &mut state) {
                 effects.store_error = Some(error);
             }
-            let due = state.due_at();
-            if due != 0 {
-                vhost.sessions.lock().due.insert((due, Arc::clone(&session.client)));
-            }
+            list(vhost, &session.client, &mut state);
         }
         if let Some(next) = state.waiting.take() {
             next.holder.granted();
@@ -174,27 +182,22 @@ impl Broker {
     fn look_at_session(&self, vhost: &Arc<Vhost>, session: &Arc<Session>, now: u64, effects: &mut Effects) {
         let mut state = session.state.lock();
         let due = state.due_at();
-        if due == 0 {
+        if state.over || due == 0 {
             return;
         }
         if due > now {
-            vhost.sessions.lock().due.insert((due, Arc::clone(&session.client)));
-            return;
+            return list(vhost, &session.client, &mut state);
         }
         if let Some(will) = state.will.take() {
             self.publish_will(vhost, &will, now, effects);
         }
-        let next = state.due_at();
-        if next != 0 && next <= now {
-            self.end_session(vhost, session, &mut state, now, effects);
-            return;
+        if state.is_over_at(now) {
+            return self.end_session(vhost, session, &mut state, now, effects);
         }
         if let Err(error) = self.note_session(vhost, &session.client, &mut state) {
             effects.store_error = Some(error);
         }
-        if next != 0 {
-            vhost.sessions.lock().due.insert((next, Arc::clone(&session.client)));
-        }
+        list(vhost, &session.client, &mut state);
     }
 
     /// An operator ends a session; its connection, if any, is told to end. False when there is none.
@@ -203,6 +206,9 @@ impl Broker {
             return false;
         };
         let mut state = session.state.lock();
+        if state.over {
+            return false;
+        }
         state.expiry = 0;
         match &state.holder {
             Some(claim) => claim.holder.displaced(),
@@ -218,6 +224,8 @@ impl Broker {
         }
         self.empty_session(vhost, &session.client, state, now, effects);
         state.over = true;
+        state.left_at = 0;
+        list(vhost, &session.client, state);
         vhost.sessions.lock().by_client.remove(&session.client);
     }
 
@@ -357,6 +365,22 @@ impl Broker {
     }
 }
 
+/// Lists a session under the time when something is due, and under no other.
+pub(crate) fn list(vhost: &Vhost, client: &Arc<str>, state: &mut State) {
+    let due = state.due_at();
+    if due == state.listed {
+        return;
+    }
+    let mut sessions = vhost.sessions.lock();
+    if state.listed != 0 {
+        sessions.due.remove(&(state.listed, Arc::clone(client)));
+    }
+    if due != 0 {
+        sessions.due.insert((due, Arc::clone(client)));
+    }
+    state.listed = due;
+}
+
 /// Rules for the queues of sessions: what exceeds the limit is dropped as it comes, as Mosquitto does.
 pub(crate) fn session_options(most: u64) -> QueueOptions {
     QueueOptions { max_length: Some(most), overflow: Overflow::RejectPublish, ..QueueOptions::default() }
@@ -376,6 +400,11 @@ impl Vhost {
     /// The queue of a shared subscription.
     pub fn group(&self, name: &str) -> Option<QueueTarget> {
         self.sessions.lock().groups.get(name).map(|group| group.queue)
+    }
+
+    /// How many sessions wait for their end, or their will for its time.
+    pub fn sessions_due(&self) -> usize {
+        self.sessions.lock().due.len()
     }
 
     /// How many sessions there are.

@@ -76,6 +76,8 @@ impl Shard {
             };
             match queue.enqueue(message, grant, cx) {
                 Ok(()) => {}
+                // Its publisher can do nothing about a session that lags behind.
+                Err(Refused::Full) if grant.is_session() => cx.effects.missed += 1,
                 Err(Refused::Full) => cx.effects.refused.push(tag),
                 Err(Refused::Store(error)) => {
                     cx.effects.refused.push(tag);

@@ -51,16 +51,29 @@ impl Broker {
         effects: &mut Effects,
     ) -> Result<Subscribed, StoreError> {
         let mut state = session.state.lock();
-        let durable =
-            state.durable.then(|| self.state(&subscription_fact(vhost, &session.client, *filter, subscription), true));
-        let durable = durable.transpose()?;
+        let mut written = None;
+        // The subscription is written after the queue that it refers to.
+        let mut write = |durable: bool| {
+            let fact = || subscription_fact(vhost, &session.client, *filter, subscription);
+            written = durable.then(|| self.state(&fact(), true)).transpose()?;
+            Ok::<(), StoreError>(())
+        };
         let (new, queue) = match filter.group {
             Some(group) => {
-                let new = state.shared.insert(group.into(), subscription).is_none();
-                (new, self.join(vhost, group, filter.pattern, new, state.durable, now, effects)?)
+                let new = !state.shared.contains_key(group);
+                let queue = self.join(vhost, group, filter.pattern, new, state.durable, now, effects)?;
+                if let Err(error) = write(state.durable) {
+                    if new {
+                        self.part(vhost, group, now, effects);
+                    }
+                    return Err(error);
+                }
+                state.shared.insert(group.into(), subscription);
+                (new, queue)
             }
             None => {
                 let queue = self.queue_of_session(vhost, session, &mut state, now, effects)?;
+                write(state.durable)?;
                 let old = state.subscriptions.insert(filter.pattern.into(), subscription);
                 let (before, after) = (old.map(|old| old.grant()), subscription.grant());
                 if before != Some(after) {
@@ -69,7 +82,7 @@ impl Broker {
                 (old.is_none(), queue)
             }
         };
-        Ok(Subscribed { new, queue, durable })
+        Ok(Subscribed { new, queue, durable: written })
     }
 
     /// Removes a subscription. Says which queue it led to; `None` when there was none.
@@ -116,8 +129,12 @@ impl Broker {
         }
         let queue = self.place_session_queue(vhost, &session.client, None, state.durable, now, effects);
         state.queue = Some(queue);
-        if state.durable {
-            self.state(&self.session_fact(vhost, &session.client, state), true)?;
+        if state.durable
+            && let Err(error) = self.state(&self.session_fact(vhost, &session.client, state), true)
+        {
+            state.queue = None;
+            self.in_shard(queue.shard, now, effects, |shard, cx| shard.remove(queue, cx));
+            return Err(error);
         }
         Ok(queue)
     }
@@ -135,13 +152,20 @@ impl Broker {
     ) -> Result<QueueTarget, StoreError> {
         let mut sessions = vhost.sessions.lock();
         if let Some(group) = sessions.groups.get_mut(name) {
+            if durable && !group.durable {
+                // Its members so far end with their connections; this one comes back after a restart.
+                self.state(&group_fact(vhost, name, group), true)?;
+                group.durable = true;
+                self.in_queue(group.queue, now, effects, |queue, _| queue.identity.durable = true);
+            }
             group.members += u32::from(new);
             return Ok(group.queue);
         }
         let queue = self.place_session_queue(vhost, &name.into(), None, durable, now, effects);
         let group = Group { queue, pattern: pattern.into(), members: 1, durable };
-        if durable {
-            self.state(&group_fact(vhost, name, &group), true)?;
+        if durable && let Err(error) = self.state(&group_fact(vhost, name, &group), true) {
+            self.in_shard(queue.shard, now, effects, |shard, cx| shard.remove(queue, cx));
+            return Err(error);
         }
         sessions.groups.insert(name.into(), group);
         drop(sessions);
@@ -160,15 +184,16 @@ impl Broker {
             return Some(queue);
         }
         let group = sessions.groups.remove(name)?;
-        drop(sessions);
-        let grant = Some(Grant::session(GROUP_GRANT, false));
-        with_topics(vhost, |topics| rebind(topics, &group.pattern, queue, grant, None));
-        self.in_shard(queue.shard, now, effects, |shard, cx| shard.remove(queue, cx));
+        // Before anyone can make it anew and write that down.
         if group.durable
             && let Err(error) = self.state(&group_fact(vhost, name, &group), false)
         {
             effects.store_error = Some(error);
         }
+        drop(sessions);
+        let grant = Some(Grant::session(GROUP_GRANT, false));
+        with_topics(vhost, |topics| rebind(topics, &group.pattern, queue, grant, None));
+        self.in_shard(queue.shard, now, effects, |shard, cx| shard.remove(queue, cx));
         Some(queue)
     }
 
@@ -227,7 +252,8 @@ pub(crate) fn subscription_fact(vhost: &Vhost, client: &Arc<str>, filter: Filter
     Fact::Subscription {
         vhost: vhost.name.to_string(),
         client: client.to_string(),
-        pattern: filter.pattern.to_vec(),
+        // That of a group is in the group's fact.
+        pattern: if filter.group.is_some() { Vec::new() } else { filter.pattern.to_vec() },
         group: filter.group.map(str::to_owned),
         subscription: one,
     }

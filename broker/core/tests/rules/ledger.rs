@@ -31,6 +31,8 @@ struct Book {
     next_seq: HashMap<QueueId, u64>,
     /// Takes no messages any more.
     full: bool,
+    /// Takes no facts any more.
+    no_facts: bool,
     /// References to earlier records are refused, as when their segment is about to go.
     no_references: bool,
     damaged: HashSet<Position>,
@@ -44,6 +46,10 @@ pub struct Ledger(Mutex<Book>);
 impl Ledger {
     pub fn set_full(&self, full: bool) {
         self.0.lock().full = full;
+    }
+
+    pub fn fail_facts(&self, fail: bool) {
+        self.0.lock().no_facts = fail;
     }
 
     pub fn refuse_references(&self) {
@@ -196,6 +202,7 @@ impl Journal for Ledger {
                 let all = ranges.iter().flat_map(|one| one.first..one.first + one.count).map(|seq| (*queue, seq));
                 book.redelivered.extend(all);
             }
+            Record::Fact { .. } if book.no_facts => return Err(StoreError::Full),
             Record::Fact { key, value: Some(value) } => drop(book.facts.insert(key.to_vec(), value.to_vec())),
             Record::Fact { key, value: None } => drop(book.facts.remove(*key)),
         }
