@@ -10,15 +10,13 @@ use portolan_core::value::{Table, Value};
 
 use crate::codec::encode::put_property;
 use crate::codec::property::{self, Id, items, user_properties};
+use crate::flags::{self, RETAIN};
 use crate::topic::{self, Fit};
 
 mod text;
 
 /// Reads and writes MQTT's properties for the core.
 pub struct Mqtt;
-
-/// RETAIN as published, in the flags of a message's properties.
-pub(crate) const RETAIN: u8 = 0x04;
 
 /// Most bytes of a property block made for a message of another protocol.
 const MOST: usize = 1 << 20;
@@ -82,7 +80,8 @@ impl Dialect for Mqtt {
 
 /// The flags of a message's properties and its block.
 fn parts(message: &Message) -> (u8, &[u8]) {
-    message.properties().split_first().map_or((0, &[][..]), |(flags, block)| (*flags, block))
+    let (flags, _, block) = flags::read(message.properties());
+    (flags, block)
 }
 
 /// The user properties in order, repetitions included: by name, the first is found.

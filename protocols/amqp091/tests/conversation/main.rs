@@ -15,4 +15,5 @@ mod rig;
 mod shaking;
 mod show;
 mod transactions;
+mod translating;
 mod types;

@@ -123,9 +123,11 @@ impl Rig {
             exchanges: 1000,
             bindings: 1000,
             session_messages: 1000,
+            retained_messages: 1000,
+            retained_bytes: 1 << 20,
         };
         let held: Arc<dyn Journal> = Arc::clone(&journal) as _;
-        let dialects = Dialects { amqp091: Box::new(Amqp091), mqtt: Box::new(Amqp091) };
+        let dialects = Dialects { amqp091: Box::new(Amqp091), mqtt: Box::new(crate::translating::Foreign) };
         let broker = Arc::new(Broker::new(settings, held, dialects, Arc::default()));
         broker.set_fetcher(Box::new(Reader(Arc::downgrade(&broker))));
         broker.add_vhost("/").unwrap();
