@@ -23,7 +23,7 @@ pub struct SessionWish<'a> {
     pub client: &'a Arc<str>,
     /// Without anything from before.
     pub clean: bool,
-    /// Seconds to keep it without a connection, [`NEVER`] for good.
+    /// Seconds to keep it without a connection, [`NEVER`](crate::session::NEVER) for good.
     pub expiry: u32,
     /// To be published when the connection ends without a goodbye.
     pub will: Option<Will>,
