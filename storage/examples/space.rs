@@ -36,6 +36,10 @@ impl Owner for Queue {
         Ok(())
     }
 
+    fn lost(&self, _: QueueId, _: u64, _: Position) -> Result<Option<Arc<str>>, StoreError> {
+        Ok(None)
+    }
+
     fn restate(&self) -> Result<(), StoreError> {
         Ok(())
     }

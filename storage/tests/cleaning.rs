@@ -5,7 +5,7 @@ mod support;
 
 use std::sync::Arc;
 
-use portolan_core::store::{Journal, QueueId, StoreError};
+use portolan_core::store::{Journal, Position, QueueId, StoreError};
 use portolan_storage::faulty::FaultyFs;
 use portolan_storage::{Options, Store};
 use support::model::Model;
@@ -156,4 +156,50 @@ fn cleaning_and_power_loss_go_together() {
             assert!(found.contains_key(&key), "{key:?} is lost");
         }
     }
+}
+
+/// Flips a bit in the record at `place`.
+fn damage(files: &FaultyFs, place: Position) {
+    let path = format!("/data/journal/{:010}.seg", place.segment());
+    let at = (place.offset() & !7) as usize + 30;
+    files.edit(path.as_ref(), |bytes| bytes[at] ^= 1).unwrap();
+}
+
+#[test]
+fn the_owner_learns_what_cannot_be_read_while_its_file_is_there() {
+    let files = FaultyFs::new();
+    let options = Options { clean_bytes_per_second: 1 << 30, slack_segments: 2, ..small(Arc::new(files.clone())) };
+    let (store, _) = open(&options);
+    let model = Model::new(&store);
+    let refer_to = |queue, seq, to: (u64, u64)| {
+        let mut state = model.state.lock();
+        let appended = refer(&*store, queue, seq, state.live[&to]).unwrap();
+        state.live.insert((queue, seq), appended.position);
+    };
+    (0..10).for_each(|seq| _ = model.enqueue(1, seq, LEN));
+    // One shares the content of a record that is damaged, here and from a later segment; one is damaged itself.
+    refer_to(2, 0, (1, 3));
+    (0..200).for_each(|seq| _ = model.enqueue(3, seq, LEN));
+    refer_to(2, 1, (1, 3));
+    refer_to(2, 2, (1, 4));
+    (200..400).for_each(|seq| _ = model.enqueue(3, seq, LEN));
+    assert!(sync(&*store));
+    let places = model.state.lock().live.clone();
+    assert!(places[&(2, 1)].segment() > places[&(2, 0)].segment());
+    damage(&files, places[&(1, 3)]);
+    damage(&files, places[&(1, 5)]);
+    damage(&files, places[&(2, 2)]);
+    model.settle(1, 5);
+    (0..400).for_each(|seq| model.settle(3, seq));
+    for seq in 400..3_000 {
+        model.enqueue(3, seq, LEN);
+        model.settle(3, seq);
+    }
+    until("space is back", || store.disk_bytes() <= bound(&store, &options));
+    until("it is told", || model.state.lock().lost.len() == 4);
+    let mut lost = model.state.lock().lost.clone();
+    lost.sort_unstable();
+    assert_eq!(lost, [(1, 3), (2, 0), (2, 1), (2, 2)]);
+    store.close().unwrap();
+    model.check_after_restart(&options, LEN);
 }

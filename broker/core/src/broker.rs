@@ -274,7 +274,8 @@ impl Broker {
         effects: &mut Effects,
     ) {
         self.counters.delivered.paged_in.add(bodies.len() as u64);
-        self.in_queue(queue, now, effects, |queue, cx| queue.loaded(bodies, cx));
+        let lost = self.in_queue(queue, now, effects, |queue, cx| queue.loaded(bodies, cx));
+        self.counters.delivered.lost.add(lost.unwrap_or(0));
     }
 
     /// Expires what is due in every shard.

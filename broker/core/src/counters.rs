@@ -83,6 +83,8 @@ pub struct Delivered {
     pub paged_out: Counter,
     /// Bodies read back from the journal.
     pub paged_in: Counter,
+    /// Stored messages that could not be read any more, and were dropped.
+    pub lost: Counter,
 }
 
 impl Delivered {

@@ -21,6 +21,7 @@ pub mod exchange;
 pub mod fact;
 pub mod hub;
 pub mod message;
+mod moved;
 pub mod outbox;
 mod pattern;
 pub mod queue;

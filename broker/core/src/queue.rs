@@ -459,6 +459,8 @@ impl Queue {
         match outcome {
             Outcome::Accepted => self.forget(&entry, cx),
             Outcome::Rejected => self.depart(entry, Reason::Rejected, cx),
+            // Its record was damaged while a consumer had it, see [`Owner::lost`](crate::store::Owner::lost).
+            Outcome::Released if entry.message.is_none() && entry.position.is_none() => {}
             Outcome::Released => {
                 entry.redelivered = true;
                 entry.returns = entry.returns.saturating_add(1);

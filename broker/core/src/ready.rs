@@ -95,6 +95,16 @@ impl Chunk {
         true
     }
 
+    fn remove(&mut self, seq: u64) -> Option<Entry> {
+        let at = self.find(seq)?;
+        let entry = self.unpack(at);
+        self.packed.remove(at);
+        if at < self.expires.len() {
+            self.expires.remove(at);
+        }
+        entry
+    }
+
     fn find(&self, seq: u64) -> Option<usize> {
         let relative = seq.checked_sub(self.first_seq)?;
         self.packed.binary_search_by_key(&relative, |packed| packed & ((1 << SEQ_BITS) - 1)).ok()
@@ -263,11 +273,31 @@ impl Ready {
         }
     }
 
-    /// Takes out one message wherever it is in the head.
-    pub fn remove(&mut self, seq: u64) -> Option<Entry> {
+    /// The body of a message with its expiry time, if it is in memory.
+    pub fn body(&self, seq: u64) -> Option<(Message, u64)> {
         let at = self.head.binary_search_by_key(&seq, |entry| entry.seq).ok()?;
+        let entry = self.head.get(at)?;
+        entry.message.clone().map(|message| (message, entry.expires_at))
+    }
+
+    /// Takes out one message wherever it is.
+    pub fn remove(&mut self, seq: u64) -> Option<Entry> {
+        let Ok(at) = self.head.binary_search_by_key(&seq, |entry| entry.seq) else {
+            return self.remove_paged(seq);
+        };
         let entry = self.head.remove(at)?;
         self.memory -= entry.message.as_ref().map_or(0, Message::footprint);
+        Some(entry)
+    }
+
+    fn remove_paged(&mut self, seq: u64) -> Option<Entry> {
+        let number = self.chunks.partition_point(|chunk| chunk.first_seq <= seq).checked_sub(1)?;
+        let chunk = self.chunks.get_mut(number)?;
+        let entry = chunk.remove(seq)?;
+        self.in_chunks -= 1;
+        if chunk.packed.is_empty() {
+            self.chunks.remove(number);
+        }
         Some(entry)
     }
 

@@ -13,7 +13,7 @@ use crate::fact::Fact;
 use crate::queues::quorum_limit;
 use crate::ready::Entry;
 use crate::refusal::QueueKind;
-use crate::store::{Owner, Position, QueueId, Record, Recovered, RecoveredQueue, Relocation, StoreError};
+use crate::store::{Position, QueueId, Record, Recovered, RecoveredQueue, StoreError};
 use crate::topology::{PREDECLARED, add_binding};
 use crate::upkeep::ranges;
 use crate::value::Table;
@@ -220,6 +220,17 @@ impl Broker {
         }
     }
 
+    /// Appends every fact of the catalogue anew.
+    pub(crate) fn restate_all(&self) -> Result<(), StoreError> {
+        // No vhost may change while its facts are written, or an old one could be written after its end.
+        let vhosts = self.all_vhosts();
+        let changing: Vec<_> = vhosts.iter().map(|vhost| vhost.changing.lock()).collect();
+        self.facts().iter().try_for_each(|fact| self.state(fact, true).map(drop))?;
+        drop(changing);
+        vhosts.iter().try_for_each(|vhost| self.restate_retained(vhost))?;
+        vhosts.iter().try_for_each(|vhost| self.restate_sessions(vhost))
+    }
+
     fn facts(&self) -> Vec<Fact> {
         let reserved = self.reserved_ids.load(Ordering::Relaxed);
         let mut facts = Vec::new();
@@ -254,47 +265,4 @@ impl Broker {
 pub(crate) struct Building {
     pub(crate) vhost: Arc<Vhost>,
     pub(crate) snapshot: Snapshot,
-}
-
-impl Owner for Broker {
-    fn relocate(&self, entries: Vec<Relocation>) -> Result<(), StoreError> {
-        let mut effects = Effects::default();
-        let mut last = None;
-        for moved in entries {
-            let id = moved.queue.owner();
-            // Neighbours in the journal tend to be of the same queue.
-            let known = last.filter(|target: &QueueTarget| target.id == id);
-            if known.is_none()
-                && let Some(vhost) = self.retainer(id)
-            {
-                self.relocate_retained(&vhost, &moved)?;
-                continue;
-            }
-            let Some(target) = known.or_else(|| self.target_of(id)) else {
-                continue;
-            };
-            last = Some(target);
-            self.in_queue(target, 0, &mut effects, |queue, cx| queue.relocate(&moved, cx)).unwrap_or(Ok(()))?;
-        }
-        Ok(())
-    }
-
-    fn restate(&self) -> Result<(), StoreError> {
-        // No vhost may change while its facts are written, or an old one could be written after its end.
-        let vhosts = self.all_vhosts();
-        let changing: Vec<_> = vhosts.iter().map(|vhost| vhost.changing.lock()).collect();
-        self.facts().iter().try_for_each(|fact| self.state(fact, true).map(drop))?;
-        drop(changing);
-        vhosts.iter().try_for_each(|vhost| self.restate_retained(vhost))?;
-        vhosts.iter().try_for_each(|vhost| self.restate_sessions(vhost))
-    }
-}
-
-impl Broker {
-    /// Finds a queue's place by its id.
-    fn target_of(&self, id: QueueId) -> Option<QueueTarget> {
-        let shard = (id.0 % self.shards.len() as u64) as usize;
-        let shard = self.shards.get(shard)?.lock();
-        shard.queues().map(|queue| queue.identity.target).find(|target| target.id == id)
-    }
 }

@@ -76,6 +76,13 @@ impl Broker {
         })
     }
 
+    /// Appends a retained message anew, because its record cannot be read: it is in memory.
+    pub(crate) fn rescue_retained(&self, vhost: &Vhost, seq: u64, at: Position) -> Result<(), StoreError> {
+        vhost.retained.lock().rescued((seq, at), |id, message, expires_at| {
+            Ok(append_to(&*self.journal, id, seq, expires_at, message)?.position)
+        })
+    }
+
     /// Writes down under which id the retained messages of a vhost are stored.
     pub(crate) fn restate_retained(&self, vhost: &Vhost) -> Result<(), StoreError> {
         let retained = vhost.retained.lock();

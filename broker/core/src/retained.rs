@@ -129,6 +129,22 @@ impl Retained {
         Ok(())
     }
 
+    /// The record of a message cannot be read: it is appended anew, if it is still its topic's. Such a thing is rare
+    /// enough to look at every topic for it.
+    pub(crate) fn rescued(
+        &mut self,
+        from: (u64, Position),
+        append: impl FnOnce(QueueId, &Message, u64) -> Result<Position, StoreError>,
+    ) -> Result<(), StoreError> {
+        let (Some(id), Some(kept)) = (self.queue, self.topics.iter().find(|kept| kept.stored == Some(from))) else {
+            return Ok(());
+        };
+        let (message, expires_at) = (kept.message.clone(), kept.expires_at);
+        let to = append(id, &message.0, expires_at)?;
+        self.topics.replace(Kept { message, expires_at, stored: Some((from.0, to)) });
+        Ok(())
+    }
+
     /// Removes some messages whose time is over.
     fn expire(&mut self, now: u64) -> Vec<Kept> {
         let mut gone = Vec::new();

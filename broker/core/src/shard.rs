@@ -1,6 +1,6 @@
 //! A shard: a share of the queues, changed by whoever holds its lock, on commands that come in batches.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use slab::Slab;
 
@@ -33,6 +33,8 @@ pub struct Shard {
     deadlines: BTreeSet<(u64, u32)>,
     /// The deadline set for each slot.
     set: Vec<u64>,
+    /// The slot of each queue.
+    slots: HashMap<QueueId, u32, ahash::RandomState>,
 }
 
 impl Shard {
@@ -40,7 +42,9 @@ impl Shard {
     pub fn insert(&mut self, now: u64, identity: impl FnOnce(u32) -> Identity) -> u32 {
         let entry = self.queues.vacant_entry();
         let slot = entry.key() as u32;
-        entry.insert(Box::new(Queue::new(identity(slot), now)));
+        let identity = identity(slot);
+        self.slots.insert(identity.target.id, slot);
+        entry.insert(Box::new(Queue::new(identity, now)));
         self.schedule(slot);
         slot
     }
@@ -51,6 +55,12 @@ impl Shard {
             .get_mut(target.slot as usize)
             .map(|queue| &mut **queue)
             .filter(|queue| queue.identity.target.id == target.id)
+    }
+
+    /// Where the queue of that id is.
+    pub fn find(&self, id: QueueId) -> Option<QueueTarget> {
+        let slot = *self.slots.get(&id)?;
+        self.queues.get(slot as usize).map(|queue| queue.identity.target)
     }
 
     /// Every queue, for gauges.
@@ -122,6 +132,7 @@ impl Shard {
     pub fn remove(&mut self, target: QueueTarget, cx: &mut Context<'_>) -> Option<usize> {
         self.queue(target)?;
         let queue = self.queues.remove(target.slot as usize);
+        self.slots.remove(&target.id);
         if let Some(at) = self.set.get_mut(target.slot as usize) {
             self.deadlines.remove(&(std::mem::take(at), target.slot));
         }

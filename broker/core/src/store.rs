@@ -180,6 +180,9 @@ pub trait Owner: Send + Sync {
     /// Appends anew those that are still live; dead ones are left behind. After it returns nothing refers to
     /// `from` any more.
     fn relocate(&self, entries: Vec<Relocation>) -> Result<(), StoreError>;
+    /// The record at `at` cannot be read and is about to go. Who still has the message in memory appends it anew; if
+    /// nobody has, it is lost: then it leaves its queue, whose name is returned.
+    fn lost(&self, queue: QueueId, seq: u64, at: Position) -> Result<Option<Arc<str>>, StoreError>;
     /// Appends every fact of the catalogue anew.
     fn restate(&self) -> Result<(), StoreError>;
 }

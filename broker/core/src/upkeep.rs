@@ -9,7 +9,7 @@ use crate::effect::{Context, Reason};
 use crate::message::Message;
 use crate::queue::Queue;
 use crate::ready::{Entry, Ready};
-use crate::store::{Appended, Content, Journal, Position, QueueId, Record, Relocation, SeqRange, StoreError};
+use crate::store::{Appended, Content, Journal, Position, QueueId, Record, SeqRange, StoreError};
 
 /// Marks the id under which a transient message of a queue is paged out: recovery knows no queue of that id and
 /// drops what it finds there.
@@ -115,7 +115,9 @@ impl Queue {
     }
 
     /// Bodies that were asked for are here, or cannot be read and are lost.
-    pub fn loaded(&mut self, bodies: Vec<(u64, Result<Message, StoreError>)>, cx: &mut Context<'_>) {
+    /// Returns how many are lost.
+    pub fn loaded(&mut self, bodies: Vec<(u64, Result<Message, StoreError>)>, cx: &mut Context<'_>) -> u64 {
+        let mut lost = 0;
         let before: usize = self.levels.iter().map(Ready::memory).sum();
         for (seq, body) in bodies {
             self.departing.answered(seq);
@@ -125,7 +127,7 @@ impl Queue {
                 Err(error) => match self.reread(seq, cx) {
                     Some(message) => self.arrive(seq, message, cx),
                     None => {
-                        self.lose(seq, cx);
+                        lost += u64::from(self.lose(seq, cx));
                         cx.effects.store_error = Some(error);
                     }
                 },
@@ -136,6 +138,7 @@ impl Queue {
         cx.effects.memory += after as i64 - before as i64;
         self.expire(cx);
         self.dispatch(cx);
+        lost
     }
 
     /// Reads a body from where its record is now: the journal may have moved it between the request and the read.
@@ -159,12 +162,13 @@ impl Queue {
     }
 
     /// The body of that message is damaged: it leaves the queue, and the caller tells the operator.
-    fn lose(&mut self, seq: u64, cx: &mut Context<'_>) {
+    fn lose(&mut self, seq: u64, cx: &mut Context<'_>) -> bool {
         let found = self.departing.lose(seq);
         let found = found.or_else(|| self.levels.iter_mut().find_map(|level| level.remove(seq)));
-        if let Some(entry) = found {
-            self.forget(&entry, cx);
+        if let Some(entry) = &found {
+            self.forget(entry, cx);
         }
+        found.is_some()
     }
 
     /// Removes expired messages from the front of each level. A message behind one that lives longer waits, as
@@ -235,42 +239,6 @@ impl Queue {
             cx.touch(&consumer.recipient);
         }
         ready
-    }
-
-    /// Where the record of a message is, if the queue still has it.
-    fn position(&self, seq: u64) -> Option<Position> {
-        let ready = self.levels.iter().find_map(|level| level.position(seq));
-        let unsettled = || self.unsettled.iter().find(|(_, held)| held.entry.seq == seq);
-        ready.or_else(|| self.departing.position(seq)).or_else(|| unsettled().and_then(|(_, held)| held.entry.position))
-    }
-
-    /// Appends a still live message's record anew, because the journal wants its old place.
-    ///
-    /// # Errors
-    /// When the journal takes no record: the old place must then be kept.
-    pub fn relocate(&mut self, moved: &Relocation, cx: &mut Context<'_>) -> Result<(), StoreError> {
-        if self.position(moved.seq) != Some(moved.from) {
-            return Ok(());
-        }
-        let to = append(moved.queue, moved.seq, moved.expires_at, &moved.message, cx)?;
-        self.set_position(moved.seq, moved.from, to);
-        match self.position(moved.seq) == Some(to) {
-            true => Ok(()),
-            false => Err(StoreError::Missing(moved.from)),
-        }
-    }
-
-    fn set_position(&mut self, seq: u64, from: Position, to: Position) {
-        if self.levels.iter_mut().any(|level| level.relocate(seq, from, to)) {
-            return;
-        }
-        if self.departing.position(seq).is_some() {
-            return self.departing.relocate(seq, to);
-        }
-        let held = self.unsettled.iter_mut().map(|(_, held)| &mut held.entry);
-        for entry in held.filter(|entry| entry.seq == seq) {
-            entry.position = Some(to);
-        }
     }
 
     /// Ready messages that carry the redelivered mark, for a clean stop.

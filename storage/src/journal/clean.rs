@@ -247,7 +247,7 @@ impl<'s> Moving<'s> {
         drop(entries);
         for (position, queue, seq) in places {
             if !self.candidate(position)? {
-                self.unreadable(position, queue, seq);
+                self.unreadable(position, queue, seq)?;
             }
         }
         for position in pinned {
@@ -258,14 +258,21 @@ impl<'s> Moving<'s> {
         self.hand_over()
     }
 
-    /// Nothing can be moved that cannot be read. Whoever still has the message in a queue drops it, and says so, when
-    /// it asks for it; the file will be gone by then, so the place is told here.
-    fn unreadable(&self, position: Position, queue: QueueId, seq: u64) {
-        let file = segment::path(&self.shared.folder, self.number);
-        tracing::error!(
-            file = %file.display(), offset = offset_of(position), queue = queue.0, seq,
-            "a message that fails its checksum goes with its segment: it is lost unless it had been settled"
-        );
+    /// Nothing can be moved that cannot be read: who has the message learns it while the file is still there to be
+    /// named.
+    fn unreadable(&self, position: Position, queue: QueueId, seq: u64) -> Result<(), StoreError> {
+        if let Some(name) = self.owner.lost(queue, seq, position)? {
+            let file = segment::path(&self.shared.folder, position.segment());
+            tracing::error!(
+                file = %file.display(), offset = offset_of(position), queue = %name, seq,
+                "a message is lost: its record fails its checksum, or that of the content that it shares does"
+            );
+        }
+        // It holds the content no longer, whoever thinks so.
+        if position.segment() != self.number {
+            self.shared.state.lock().table.free_reference(position);
+        }
+        Ok(())
     }
 
     /// A record of the segment itself; false when it cannot be read.
@@ -282,12 +289,7 @@ impl<'s> Moving<'s> {
                 self.add(queue, seq, expires_at, position, position, message)?;
             }
             Ok(Stored::Referred { queue, seq, expires_at, content }) => {
-                let mut message = Err(StoreError::Missing(content));
-                self.shared.read(&[content], &mut |_, read| message = read);
-                match message {
-                    Ok(message) => self.add(queue, seq, expires_at, position, content, message)?,
-                    Err(error) => tracing::error!(%error, queue = queue.0, seq, "content that was referred to is lost"),
-                }
+                self.referred(queue, seq, expires_at, position, content)?;
             }
             _ => {}
         }
@@ -298,7 +300,7 @@ impl<'s> Moving<'s> {
     fn referring(&mut self, position: Position) -> Result<(), StoreError> {
         let mut found = None;
         let mut from = position;
-        self.shared.with_frame(position, &mut |frame| {
+        let read = self.shared.with_frame(position, &mut |frame| {
             let class = Class::of(frame.head.size());
             from = Position::new(position.segment(), offset_of(position) | u32::from(class.number())).unwrap_or(from);
             if let Ok(Stored::Referred { queue, seq, expires_at, content }) =
@@ -306,11 +308,47 @@ impl<'s> Moving<'s> {
             {
                 found = Some((queue, seq, expires_at, content));
             }
-        })?;
-        let Some((queue, seq, expires_at, content)) = found else { return Ok(()) };
+        });
+        match (read, found) {
+            (Err(StoreError::Damaged { .. }), _) => self.unreadable_reference(position),
+            (Err(error), _) => Err(error),
+            (Ok(()), None) => Ok(()),
+            (Ok(()), Some((queue, seq, expires_at, content))) => self.referred(queue, seq, expires_at, from, content),
+        }
+    }
+
+    /// Moves a message whose content is in another record.
+    fn referred(
+        &mut self,
+        queue: QueueId,
+        seq: u64,
+        expires_at: u64,
+        from: Position,
+        content: Position,
+    ) -> Result<(), StoreError> {
         let mut message = Err(StoreError::Missing(content));
         self.shared.read(&[content], &mut |_, read| message = read);
-        self.add(queue, seq, expires_at, from, content, message?)
+        match message {
+            Ok(message) => self.add(queue, seq, expires_at, from, content, message),
+            Err(StoreError::Damaged { .. } | StoreError::Missing(_)) => self.unreadable(from, queue, seq),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A record that refers to this segment cannot be read itself: its own segment's index says whose it is.
+    fn unreadable_reference(&self, position: Position) -> Result<(), StoreError> {
+        let mut found = None;
+        self.shared.visit_segment(position.segment(), &mut |_, entry| {
+            if let Entry::Enqueued(it) = entry
+                && it.offset == offset_of(position)
+            {
+                found = footer::position(position.segment(), &it).map(|from| (from, it.queue, it.seq));
+            }
+        })?;
+        match found {
+            Some((from, queue, seq)) => self.unreadable(from, queue, seq),
+            None => Ok(()),
+        }
     }
 
     fn add(

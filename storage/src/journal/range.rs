@@ -4,7 +4,7 @@ use portolan_core::store::{Appended, Index, Position, Record, Recovered, StoreEr
 
 use crate::encode::{self, Kind, Stored};
 use crate::journal::buffer::{FactSizes, State};
-use crate::journal::footer::{Footer, Mark};
+use crate::journal::footer::{self, Entry, Footer, Mark};
 use crate::journal::frame::{self, Frame};
 use crate::journal::recover::read_footer;
 use crate::journal::replay::{self, Loaded, Truncation};
@@ -151,6 +151,22 @@ impl Shared {
         }
         let facts = self.facts_since(&replayed.facts, None, self.options.on_damage)?;
         Ok(self.recovered(replayed, facts))
+    }
+
+    /// Tells `each` what the index of a segment says, as far as it goes.
+    pub(crate) fn visit_segment(&self, number: u32, each: &mut dyn FnMut(Index, Entry<'_>)) -> Result<(), StoreError> {
+        let (segment, following, builder) = {
+            let state = self.state.lock();
+            let Some(segment) = state.table.get(number).cloned() else { return Ok(()) };
+            let following = state.table.get(number + 1).map(|next| next.first);
+            (segment, following, state.builder.clone())
+        };
+        let entries = match following {
+            Some(next) => self.sealed_index(number, segment.length, next)?.entries,
+            None => builder.bytes().to_vec(),
+        };
+        footer::visit(&entries, number, segment.first, each);
+        Ok(())
     }
 
     /// The indexes of all segments as they are now.

@@ -21,6 +21,7 @@ pub struct State {
     pub facts: BTreeMap<String, String>,
     pub relocated: usize,
     pub restated: usize,
+    pub lost: Vec<(u64, u64)>,
 }
 
 impl Model {
@@ -96,6 +97,18 @@ impl Owner for Model {
             state.relocated += 1;
         }
         Ok(())
+    }
+
+    fn lost(&self, queue: QueueId, seq: u64, at: Position) -> Result<Option<Arc<str>>, StoreError> {
+        let mut state = self.state.lock();
+        let key = (queue.0, seq);
+        if state.live.get(&key) != Some(&at) {
+            return Ok(None);
+        }
+        state.live.remove(&key);
+        state.lost.push(key);
+        settle(&*self.store(), queue.0, &[seq], &[at])?;
+        Ok(Some("a queue".into()))
     }
 
     fn restate(&self) -> Result<(), StoreError> {

@@ -16,6 +16,8 @@ struct Kept {
     seq: u64,
     expires_at: u64,
     message: Message,
+    /// The record that has the content.
+    content: Position,
 }
 
 #[derive(Default)]
@@ -25,6 +27,8 @@ struct Book {
     /// Durable only when the test says so.
     by_hand: bool,
     segment: u32,
+    /// Segments before this one must not be referred to.
+    leaving: u32,
     kept: BTreeMap<Position, Kept>,
     facts: BTreeMap<Vec<u8>, Vec<u8>>,
     redelivered: HashSet<(QueueId, u64)>,
@@ -86,6 +90,11 @@ impl Ledger {
         self.0.lock().kept.len()
     }
 
+    /// How many records have a content of their own.
+    pub fn contents(&self) -> usize {
+        self.0.lock().kept.iter().filter(|(at, kept)| **at == kept.content).count()
+    }
+
     pub fn facts(&self) -> BTreeMap<Vec<u8>, Vec<u8>> {
         self.0.lock().facts.clone()
     }
@@ -108,19 +117,28 @@ impl Ledger {
         let old: Vec<(Position, Kept)> = {
             let mut book = self.0.lock();
             book.segment += 1;
+            book.leaving = book.segment + 1;
             book.kept.iter().map(|(at, kept)| (*at, kept.clone())).collect()
         };
-        let relocations = old.iter().map(|(from, kept)| Relocation {
+        let (damaged, sound): (Vec<_>, Vec<_>) = {
+            let book = self.0.lock();
+            old.iter().partition(|(from, _)| book.damaged.contains(from))
+        };
+        let relocations = sound.into_iter().map(|(from, kept)| Relocation {
             queue: kept.queue,
             seq: kept.seq,
             from: *from,
-            content_at: *from,
+            content_at: kept.content,
             expires_at: kept.expires_at,
             message: afresh(&kept.message),
         });
         owner.relocate(relocations.collect()).expect("relocates");
-        let mut book = self.0.lock();
         let mut left = Vec::new();
+        for (at, kept) in damaged {
+            let queue = owner.lost(kept.queue, kept.seq, *at).expect("appends");
+            left.extend(queue.map(|queue| format!("{queue}/{}", kept.seq)));
+        }
+        let mut book = self.0.lock();
         for (at, kept) in old {
             let moved =
                 book.kept.iter().any(|(to, other)| *to != at && (other.queue, other.seq) == (kept.queue, kept.seq));
@@ -158,15 +176,20 @@ fn afresh(message: &Message) -> Message {
 impl Book {
     fn enqueue(&mut self, position: Position, record: &Record<'_>) -> Result<(), StoreError> {
         let Record::Enqueued { queue, seq, expires_at, content } = record else { return Ok(()) };
-        let message = match content {
+        let (message, content) = match content {
             _ if self.full => return Err(StoreError::Full),
-            Content::Inline(message) => Message::clone(message),
-            Content::At(at) if self.no_references => return Err(StoreError::Missing(*at)),
-            Content::At(at) => self.kept.get(at).map(|kept| kept.message.clone()).ok_or(StoreError::Missing(*at))?,
+            Content::Inline(message) => (Message::clone(message), position),
+            Content::At(at) if self.no_references || at.segment() < self.leaving => {
+                return Err(StoreError::Missing(*at));
+            }
+            Content::At(at) => {
+                let kept = self.kept.get(at).ok_or(StoreError::Missing(*at))?;
+                (kept.message.clone(), kept.content)
+            }
         };
         let next = self.next_seq.entry(*queue).or_insert(1);
         *next = (*next).max(seq + 1);
-        self.kept.insert(position, Kept { queue: *queue, seq: *seq, expires_at: *expires_at, message });
+        self.kept.insert(position, Kept { queue: *queue, seq: *seq, expires_at: *expires_at, message, content });
         Ok(())
     }
 

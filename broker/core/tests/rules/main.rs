@@ -11,6 +11,7 @@ mod dying;
 mod kit;
 mod ledger;
 mod lifecycle;
+mod moving;
 mod outbox;
 mod paging;
 mod queue_model;
