@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 
 use crate::refusal::Refusal;
 use crate::store::QueueId;
@@ -69,32 +70,78 @@ pub enum Destination {
 }
 
 /// Destinations with how many bindings lead to each.
-#[derive(Clone, Default)]
-pub struct Targets(imbl::OrdMap<Destination, u32>);
+#[derive(Clone)]
+pub enum Targets {
+    /// In order. Nearly every key or pattern leads to few, and a tree's node has places for many.
+    Few(SmallVec<[(Destination, u32); 1]>),
+    /// More than [`FEW`]: a change copies a path and not the whole.
+    Many(imbl::OrdMap<Destination, u32>),
+}
+
+/// Destinations that are kept in one piece.
+const FEW: usize = 16;
+
+impl Default for Targets {
+    fn default() -> Self {
+        Self::Few(SmallVec::new())
+    }
+}
 
 impl Targets {
     /// One more binding leads to `destination`.
     pub fn add(&mut self, destination: Destination) {
-        *self.0.entry(destination).or_insert(0) += 1;
+        match self {
+            Self::Few(few) => match few.binary_search_by(|(known, _)| known.cmp(&destination)) {
+                Ok(at) => few[at].1 += 1,
+                Err(at) if few.len() < FEW => few.insert(at, (destination, 1)),
+                Err(_) => {
+                    let mut many: imbl::OrdMap<_, _> = few.drain(..).collect();
+                    many.insert(destination, 1);
+                    *self = Self::Many(many);
+                }
+            },
+            Self::Many(many) => *many.entry(destination).or_insert(0) += 1,
+        }
     }
 
     /// One binding less leads to `destination`.
     pub fn remove(&mut self, destination: &Destination) {
-        match self.0.get_mut(destination) {
-            Some(count) if *count > 1 => *count -= 1,
-            Some(_) => drop(self.0.remove(destination)),
-            None => {}
+        match self {
+            Self::Few(few) => {
+                let Ok(at) = few.binary_search_by(|(known, _)| known.cmp(destination)) else { return };
+                match few[at].1 {
+                    1 => drop(few.remove(at)),
+                    _ => few[at].1 -= 1,
+                }
+            }
+            Self::Many(many) => match many.get_mut(destination) {
+                Some(count) if *count > 1 => *count -= 1,
+                Some(_) => drop(many.remove(destination)),
+                None => {}
+            },
+        }
+        // Well below, so that one that comes and goes does not change the form each time.
+        if let Self::Many(many) = self
+            && many.len() <= FEW / 2
+        {
+            *self = Self::Few(many.iter().map(|(destination, count)| (destination.clone(), *count)).collect());
         }
     }
 
     /// No binding leads anywhere.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        match self {
+            Self::Few(few) => few.is_empty(),
+            Self::Many(many) => many.is_empty(),
+        }
     }
 
-    /// The destinations.
-    pub fn iter(&self) -> impl Iterator<Item = &Destination> {
-        self.0.keys()
+    /// Hands each destination to `found`, in order.
+    pub fn each<'a>(&'a self, mut found: impl FnMut(&'a Destination)) {
+        match self {
+            Self::Few(few) => few.iter().for_each(|(destination, _)| found(destination)),
+            Self::Many(many) => many.keys().for_each(found),
+        }
     }
 }
 
@@ -285,14 +332,17 @@ impl Exchange {
     /// more than once.
     pub fn route(&self, key: &[u8], headers: &dyn Fn() -> Table, mut found: impl FnMut(&Destination)) {
         match &self.routes {
-            Routes::Direct(keys) => keys.get(key).into_iter().flat_map(Targets::iter).for_each(found),
-            Routes::Fanout(targets) => targets.iter().for_each(found),
+            Routes::Direct(keys) => keys.get(key).into_iter().for_each(|targets| targets.each(&mut found)),
+            Routes::Fanout(targets) => targets.each(found),
             Routes::Topic(trie) => {
                 // [MQTT-4.7.2-1]; AMQP bindings know no hidden keys.
                 let hidden = key.first() == Some(&b'$');
                 trie.matches(key, |targets, by_wildcard| {
-                    let fits = |to: &&Destination| !(hidden && by_wildcard && matches!(to, Destination::Session(..)));
-                    targets.iter().filter(fits).for_each(&mut found);
+                    targets.each(|to| {
+                        if !(hidden && by_wildcard && matches!(to, Destination::Session(..))) {
+                            found(to);
+                        }
+                    });
                 });
             }
             Routes::Headers(rules) => {
@@ -313,6 +363,35 @@ mod tests {
 
     fn table(values: &[(&str, Value)]) -> Table {
         Table(values.iter().map(|(name, value)| ((*name).into(), value.clone())).collect())
+    }
+
+    #[test]
+    fn destinations_are_the_same_in_either_form() {
+        let name = |n: u32| Destination::Exchange(format!("{:02}", n % 40).into());
+        let mut targets = Targets::default();
+        let mut model = std::collections::BTreeMap::new();
+        let check = |targets: &Targets, model: &std::collections::BTreeMap<Destination, u32>| {
+            let mut found = Vec::new();
+            targets.each(|one| found.push(one.clone()));
+            assert_eq!(found, model.keys().cloned().collect::<Vec<_>>());
+            assert_eq!(targets.is_empty(), model.is_empty());
+        };
+        for n in 0..200 {
+            targets.add(name(n * 7));
+            *model.entry(name(n * 7)).or_insert(0) += 1;
+            check(&targets, &model);
+        }
+        assert!(matches!(targets, Targets::Many(_)));
+        for n in 0..200 {
+            targets.remove(&name(n * 7));
+            let count = model.get_mut(&name(n * 7)).unwrap();
+            *count -= 1;
+            if *count == 0 {
+                model.remove(&name(n * 7));
+            }
+            check(&targets, &model);
+        }
+        assert!(matches!(targets, Targets::Few(_)));
     }
 
     #[test]
