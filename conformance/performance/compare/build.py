@@ -18,10 +18,10 @@ def target_folder(here):
     return Path(os.environ.get("CARGO_TARGET_DIR") or repository(here) / "target")
 
 
-def build(here, package, binary):
+def build(here, package, binary, *more):
     """Builds a package in release mode and returns its binary, or None."""
     command = ["cargo", "build", "--release", "--quiet", "-p", package, "--bin", binary, "--message-format", "json-render-diagnostics"]
-    done = subprocess.run(command, cwd=repository(here), stdout=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run([*command, *more], cwd=repository(here), stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode != 0:
         return None
     for line in done.stdout.splitlines():
@@ -47,3 +47,13 @@ def portolan(here):
         return Path(given).resolve() if os.access(given, os.X_OK) else None
     say("Building Portolan in release mode …")
     return build(here, "portolan-server", "portolan")
+
+
+def rumqttd(here):
+    """rumqttd: RUMQTTD_BIN, or one built now from the versions that rumqttd-peer names; None if there is none."""
+    given = os.environ.get("RUMQTTD_BIN")
+    if given:
+        return Path(given).resolve() if os.access(given, os.X_OK) else None
+    say("Building rumqttd in release mode …")
+    where = ["--manifest-path", here / "rumqttd-peer" / "Cargo.toml", "--target-dir", target_folder(here) / "rumqttd-peer"]
+    return build(here, "rumqttd-peer", "rumqttd-peer", "--locked", *where)

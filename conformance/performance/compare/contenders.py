@@ -1,4 +1,4 @@
-"""Those who are measured: Portolan, RabbitMQ, the bare relay."""
+"""Those who are measured: Portolan, RabbitMQ, Mosquitto, rumqttd, the bare relay."""
 
 import json
 import os
@@ -11,17 +11,48 @@ from . import build
 from .machine import free_port, occupied, resident, say, start, stop
 
 RABBITMQ_SCRIPTS = ["/usr/lib/rabbitmq/bin/rabbitmq-server", "/usr/local/sbin/rabbitmq-server", "/opt/rabbitmq/sbin/rabbitmq-server"]
+MOSQUITTO = "/usr/sbin/mosquitto"
 READY_WITHIN = 600
+# What differs from Mosquitto's defaults: that it listens and lets in, and that small packets leave at once.
+MOSQUITTO_CONF = """\
+listener {port} 127.0.0.1
+allow_anonymous true
+set_tcp_nodelay true
+"""
+# rumqttd has no defaults; these are the values of the example that comes with it, with room for 20 000 connections, no
+# pause between two of them, and as many messages in flight as the scenarios ask for.
+RUMQTTD_CONF = """\
+id = 0
+
+[router]
+id = 0
+max_connections = 20010
+max_outgoing_packet_count = 200
+max_segment_size = 104857600
+max_segment_count = 10
+
+[v4.1]
+name = "v4-1"
+listen = "127.0.0.1:{port}"
+next_connection_delay_ms = 0
+
+[v4.1.connections]
+connection_timeout_ms = 60000
+max_payload_size = 20480
+max_inflight_count = 1000
+dynamic_filters = true
+"""
 
 
 class Contender:
     """Something that listens on a port and can be started, stopped and killed."""
 
     name = ""
+    protocols = ("amqp",)
 
     def __init__(self, place, load, cores):
         self.place, self.load, self.cores = place, load, cores
-        self.process, self.folder, self.port = None, None, None
+        self.process, self.folder, self.port, self.protocol = None, None, None, None
 
     def command(self):
         raise NotImplementedError
@@ -32,15 +63,16 @@ class Contender:
     def prepare(self):
         """Makes ready the folder that was just made."""
 
-    def start_fresh(self):
-        """Starts on an empty folder."""
+    def start_fresh(self, protocol):
+        """Starts on an empty folder, to be spoken to by one protocol."""
         self.end()
+        self.protocol = protocol
         self.folder, self.port = self.place.folder(self.name), free_port()
         self.prepare()
         return self.start()
 
     def start(self):
-        """Starts on the folder as it is, and returns the seconds until a channel can be opened."""
+        """Starts on the folder as it is, and returns the seconds until a channel or a connection can be opened."""
         began = time.monotonic_ns()
         self.process = start(self.command(), self.folder / "output.log", self.environment())
         took = (self.await_ready() - began) / 1e9
@@ -49,8 +81,8 @@ class Contender:
         return took
 
     def await_ready(self):
-        """Waits for the first channel that opens, and returns that moment by the monotonic clock."""
-        command = [self.load, "ready", "--addr", self.address(), "--deadline", str(READY_WITHIN)]
+        """Waits for the first channel or connection that opens, and returns that moment by the monotonic clock."""
+        command = [self.load, "ready", "--proto", self.protocol, "--addr", self.address(), "--deadline", str(READY_WITHIN)]
         waiting = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         while waiting.poll() is None:
             if self.process.poll() is not None:
@@ -97,14 +129,17 @@ class Portolan(Contender):
     """The broker of this project."""
 
     name = "portolan"
+    protocols = ("amqp", "mqtt", "mqtt5")
 
     def __init__(self, binary, *rest):
         super().__init__(*rest)
         self.binary = binary
 
     def command(self):
-        listen = f'listeners.amqp=["{self.address()}"]'
-        return [self.binary, "serve", "--data-dir", self.folder / "data", "--set", listen, "--set", "listeners.http=[]"]
+        spoken = "amqp" if self.protocol == "amqp" else "mqtt"
+        listening = {each: f'["{self.address()}"]' if each == spoken else "[]" for each in ("amqp", "mqtt", "http")}
+        settings = [word for each, where in listening.items() for word in ("--set", f"listeners.{each}={where}")]
+        return [self.binary, "serve", "--data-dir", self.folder / "data", *settings]
 
     def disk(self):
         return occupied(self.folder / "data")
@@ -163,6 +198,36 @@ class RabbitMQ(Contender):
                 time.sleep(0.1)
 
 
+class Mosquitto(Contender):
+    """Debian's Mosquitto."""
+
+    name = "mosquitto"
+    protocols = ("mqtt", "mqtt5")
+
+    def prepare(self):
+        (self.folder / "mosquitto.conf").write_text(MOSQUITTO_CONF.format(port=self.port))
+
+    def command(self):
+        return [MOSQUITTO, "-c", self.folder / "mosquitto.conf"]
+
+
+class Rumqttd(Contender):
+    """rumqttd, as the folder rumqttd-peer builds it."""
+
+    name = "rumqttd"
+    protocols = ("mqtt",)
+
+    def __init__(self, binary, *rest):
+        super().__init__(*rest)
+        self.binary = binary
+
+    def prepare(self):
+        (self.folder / "rumqttd.toml").write_text(RUMQTTD_CONF.format(port=self.port))
+
+    def command(self):
+        return [self.binary, self.folder / "rumqttd.toml"]
+
+
 class Relay(Contender):
     """One thread that passes on bytes: the floor."""
 
@@ -192,6 +257,17 @@ def contenders(wanted, here, place, load, cores):
                 found.append(RabbitMQ(script, place, load, cores))
             else:
                 say("RabbitMQ is left out: it is not installed (Debian: apt-get install rabbitmq-server).")
+        elif name == "mosquitto":
+            if os.access(MOSQUITTO, os.X_OK):
+                found.append(Mosquitto(place, load, cores))
+            else:
+                say("Mosquitto is left out: it is not installed (Debian: apt-get install mosquitto).")
+        elif name == "rumqttd":
+            binary = build.rumqttd(here)
+            if binary:
+                found.append(Rumqttd(binary, place, load, cores))
+            else:
+                say("rumqttd is left out: RUMQTTD_BIN names no program, or it does not build.")
         else:
-            raise SystemExit(f"no broker {name}; there are: portolan rabbitmq")
+            raise SystemExit(f"no broker {name}; there are: portolan rabbitmq mosquitto rumqttd")
     return found

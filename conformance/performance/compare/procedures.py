@@ -11,7 +11,7 @@ import time
 from .contenders import Unusable
 from .machine import say
 
-FAULTS = ["lost", "dup", "reorder", "misrouted", "corrupt", "nacked", "stray_confirms", "in_doubt", "unsent"]
+FAULTS = ["lost", "dup", "reorder", "misrouted", "corrupt", "nacked", "stray_confirms", "in_doubt", "unsent", "misflagged", "left"]
 SPACE_BACK_WITHIN = 30
 
 
@@ -27,6 +27,12 @@ class Bench:
         rounds = self.given.rounds or scenario.get("rounds", 3)
         say(f"{name}: {scenario['about']}")
         reports = {}
+        protocol = self.protocol(scenario)
+        for broker in brokers:
+            # Who has no part shall not run beside those who have.
+            if protocol not in broker.protocols:
+                broker.end()
+        brokers = [broker for broker in brokers if protocol in broker.protocols]
         with_relay = [relay] if "relay" in scenario else []
         try:
             for _ in range(rounds):
@@ -41,8 +47,9 @@ class Bench:
 
     def turn(self, name, scenario, contender, reports):
         try:
-            if scenario.get("fresh") or not contender.is_running():
-                contender.start_fresh()
+            protocol = self.protocol(scenario)
+            if scenario.get("fresh") or not contender.is_running() or contender.protocol != protocol:
+                contender.start_fresh(protocol)
             report = PROCEDURES[scenario.get("kind", "load")](self, name, scenario, contender)
             if scenario.get("fresh"):
                 contender.end()
@@ -52,6 +59,12 @@ class Bench:
             contender.end()
             return
         reports.setdefault(contender.name, []).append(report)
+
+    def protocol(self, scenario):
+        """What is spoken in a scenario."""
+        words = shlex.split(scenario.get("load", ""))
+        spoken = words[words.index("--proto") + 1] if "--proto" in words else "amqp"
+        return "mqtt5" if spoken == "mqtt" and self.given.mqtt5 else spoken
 
     def command(self, words, contender, name):
         """Runs the generator against a contender and returns its report."""
@@ -100,9 +113,12 @@ def load(bench, name, scenario, contender):
         words += ["--raw"]
     if bench.given.seconds and "--seconds" in words:
         words[words.index("--seconds") + 1] = str(bench.given.seconds)
-    if "--messages" in words:
-        at = words.index("--messages") + 1
-        words[at] = str(bench.scaled(int(words[at])))
+    for many in ("--messages", "--count"):
+        if many in words:
+            at = words.index(many) + 1
+            words[at] = str(bench.scaled(int(words[at])))
+    if "--proto" in words:
+        words[words.index("--proto") + 1] = contender.protocol
     return bench.command(words, contender, name)
 
 

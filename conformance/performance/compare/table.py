@@ -4,7 +4,8 @@ import datetime
 
 from .machine import describe
 
-ORDER = ["portolan", "rabbitmq", "relay", "disk"]
+RIVALS = ["rabbitmq", "mosquitto", "rumqttd", "relay"]
+ORDER = ["portolan", *RIVALS, "disk"]
 
 
 def shown(value):
@@ -24,10 +25,10 @@ def rows(scenario, result):
 
 
 def ratios(scenario, result):
-    """Portolan's figures divided by RabbitMQ's and by the relay's."""
+    """Portolan's figures divided by those of each other broker and of the relay."""
     ours = result.get("portolan", {})
     figures, _ = rows(scenario, result)
-    for rival in ("rabbitmq", "relay"):
+    for rival in RIVALS:
         theirs = result.get(rival, {})
         if ours and theirs:
             yield f"portolan / {rival}", [divided(ours.get(figure), theirs.get(figure)) for figure in figures]

@@ -22,6 +22,8 @@ pub(crate) struct Tally {
     pub(crate) dup_unexplained: u64,
     pub(crate) reorder: u64,
     pub(crate) misrouted: u64,
+    /// Retained messages that do not say so, and others that do.
+    pub(crate) misflagged: u64,
     pub(crate) corrupt: u64,
     /// Confirms for what was never published, or was confirmed before.
     pub(crate) stray: u64,
@@ -129,10 +131,23 @@ impl Board {
     /// Enters a delivery from `queue`; false if it is to be left unacknowledged.
     #[inline]
     pub(crate) fn arrive(&mut self, queue: usize, order: &mut Order, delivery: &Delivery<'_>, now: u64) -> bool {
-        let Some(stamp) = self.content.read(delivery.body) else {
-            self.tally.corrupt += 1;
+        let Some(stamp) = self.open(delivery.body) else {
             return true;
         };
+        self.enter(queue, order, stamp, delivery.redelivered, now)
+    }
+
+    /// The stamp of a body; `None` if it is damaged, which is counted.
+    #[inline]
+    pub(crate) fn open(&mut self, body: &[u8]) -> Option<Stamp> {
+        let stamp = self.content.read(body);
+        self.tally.corrupt += u64::from(stamp.is_none());
+        stamp
+    }
+
+    /// Enters a whole delivery from `queue`; false if it is to be left unacknowledged.
+    #[inline]
+    pub(crate) fn enter(&mut self, queue: usize, order: &mut Order, stamp: Stamp, redelivered: bool, now: u64) -> bool {
         if stamp.seq >= self.limit {
             self.tally.surplus += 1;
             return false;
@@ -142,7 +157,7 @@ impl Board {
             Arrival::New => {}
             Arrival::Overtaken => self.tally.reorder += 1,
             Arrival::Again => {
-                self.repeated(stamp, delivery.redelivered);
+                self.repeated(stamp, redelivered);
                 return true;
             }
             Arrival::Misrouted => {
@@ -216,7 +231,7 @@ impl Board {
 mod tests {
     use super::*;
 
-    const LAYOUT: Layout = Layout { producers: 1, queues: 1, fanout: false };
+    const LAYOUT: Layout = Layout { producers: 1, topics: 1, queues: 1, groups: 1 };
 
     struct Desk {
         board: Board,

@@ -3,7 +3,7 @@
 use crate::board::Board;
 use crate::clock::{SECOND, from_seconds, nanos, seconds_between};
 use crate::consumer::Consumer;
-use crate::dialogue::{Dialogue, declare, opening};
+use crate::dialogue::{Dialogue, Talk, declare, opening};
 use crate::engine::consuming;
 use crate::latency::Latency;
 use crate::method::{self, Envelope, QueueKind};
@@ -67,7 +67,7 @@ impl Churn {
         let board = Board::new(Content::new(load.size, load.target.run), load.layout());
         let mut dialogue = Dialogue::begin(&load.target, consuming(&load, 0))?;
         dialogue.complete()?;
-        let link = dialogue.into_link();
+        let link = Box::new(dialogue).into_link();
         link.set_nonblocking(true)?;
         let poll = Poll::new()?;
         poll.add(&link, load.producers)?;

@@ -1,13 +1,14 @@
-//! `connections`: open many connections, each with a channel, a queue and a consumer, and see what each costs.
+//! `connections`: open many connections, each with a queue and a consumer or a subscription, and see what each costs.
 
 use std::time::Duration;
 
 use crate::clock::{nanos, seconds_between};
-use crate::dialogue::{Dialogue, Step, declare, open_channel};
-use crate::engine::{Engine, consuming};
+use crate::dialogue::{Dialogue, Talk, declare, open_channel};
+use crate::engine::{Engine, begin_consuming, consuming};
 use crate::latency::Latency;
 use crate::link::Link;
 use crate::method::QueueKind;
+use crate::mqtt;
 use crate::options::Load;
 use crate::poll::Poll;
 use crate::report::Report;
@@ -32,16 +33,15 @@ pub(crate) fn connections(options: &Connections) -> Result<Report, Trouble> {
     let mut load = options.load.clone();
     (load.queues, load.producers, load.messages) = (load.consumers, 1, load.consumers as u64);
     let broker = load.target.broker();
-    // The first connection of a broker's life pays for what all share.
-    open_channel(&load.target)?.close()?;
+    log_in(&load)?;
     let before = broker.usage_at_rest();
     let start = nanos();
     let (links, times) = open_all(&load, options.parallel.max(1))?;
     let opened = nanos();
     let connected = broker.usage();
     let mut engine = Engine::new(load)?;
-    for (queue, link) in links.into_iter().enumerate() {
-        engine.adopt_consumer(link, queue)?;
+    for (index, link) in links.into_iter().enumerate() {
+        engine.adopt_consumer(link, index)?;
     }
     std::thread::sleep(Duration::from_secs(1));
     let settled = broker.usage();
@@ -68,27 +68,38 @@ pub(crate) fn connections(options: &Connections) -> Result<Report, Trouble> {
     Ok(report)
 }
 
-fn steps(load: &Load, queue: usize) -> Vec<Step> {
+/// Opens a connection and closes it: what a broker does only for the first one is not to be counted.
+pub(crate) fn log_in(load: &Load) -> Result<(), Trouble> {
+    let Some(level) = load.target.mqtt() else {
+        return open_channel(&load.target)?.close();
+    };
+    mqtt::dialogue::Dialogue::hello(&load.target, level)?.close()
+}
+
+fn begin(load: &Load, queue: usize) -> Result<Box<dyn Talk>, Trouble> {
+    if load.target.mqtt().is_some() {
+        return begin_consuming(load, queue);
+    }
     let mut steps = consuming(load, queue);
     // The connection declares its own queue, which goes when its consumer goes.
     let consume = steps.pop();
     steps.push(declare(&load.target.queue(queue), QueueKind::AutoDelete));
     steps.extend(consume);
-    steps
+    Ok(Box::new(Dialogue::begin(&load.target, steps)?))
 }
 
 /// Opens a connection for each queue, some at a time, and says how long each took.
 fn open_all(load: &Load, parallel: usize) -> Result<(Vec<Link>, Latency), Trouble> {
     let mut poll = Poll::new()?;
     let mut scratch = Vec::new();
-    let mut under_way: Vec<Option<(Dialogue, u64)>> = Vec::new();
+    let mut under_way: Vec<Option<(Box<dyn Talk>, u64)>> = Vec::new();
     let mut links: Vec<Option<Link>> = Vec::new();
     let mut times = Latency::new();
     let (mut open, mut ready) = (0, Vec::new());
     while open < load.queues {
         while under_way.len() < load.queues && under_way.len() - open < parallel {
             let begun = nanos();
-            let dialogue = Dialogue::begin(&load.target, steps(load, under_way.len()))?;
+            let dialogue = begin(load, under_way.len())?;
             dialogue.link().set_nonblocking(true)?;
             poll.add(dialogue.link(), under_way.len())?;
             under_way.push(Some((dialogue, begun)));

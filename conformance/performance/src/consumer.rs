@@ -4,6 +4,7 @@ use crate::board::Board;
 use crate::ledger::Order;
 use crate::link::Link;
 use crate::method;
+use crate::mqtt::subscriber::Subscriber;
 use crate::options::Load;
 use crate::trouble::Trouble;
 use crate::wire::{self, Event};
@@ -20,6 +21,8 @@ pub(crate) struct Consumer {
     /// The last delivery that is to be acknowledged, and how many since the last acknowledgement.
     owing: (u64, u64),
     spill: Vec<u8>,
+    /// If MQTT is spoken, which has no use for what is above.
+    subscriber: Option<Subscriber>,
 }
 
 /// The consumer tag used on `queue`.
@@ -39,11 +42,29 @@ impl Consumer {
             ack_every: if silent { 0 } else { load.ack_every },
             owing: (0, 0),
             spill: Vec::new(),
+            subscriber: None,
+        }
+    }
+
+    /// A subscriber, with a queue of its own.
+    pub(crate) fn subscribed(subscriber: Subscriber, queue: usize, link: Link, board: &Board) -> Self {
+        Self {
+            link,
+            queue,
+            tag: Vec::new(),
+            order: board.ledger.order(queue),
+            ack_every: 0,
+            owing: (0, 0),
+            spill: Vec::new(),
+            subscriber: Some(subscriber),
         }
     }
 
     /// Takes in what the broker sent and returns how much of it was whole. Acknowledgements wait in the link's output.
     pub(crate) fn absorb(&mut self, input: &[u8], board: &mut Board, now: u64) -> Result<usize, Trouble> {
+        if let Some(subscriber) = &self.subscriber {
+            return subscriber.absorb(input, (self.queue, &mut self.order), &mut self.link.output, board, now);
+        }
         let mut at = 0;
         while let Some((event, used)) = wire::next(&input[at..], &mut self.spill)? {
             at += used;
@@ -134,6 +155,7 @@ mod tests {
             ack_every: 2,
             owing: (0, 0),
             spill: Vec::new(),
+            subscriber: None,
         };
         consumer.owe(0x0102_0304_0506);
         assert!(consumer.link.output.is_empty());

@@ -20,10 +20,41 @@ pub(crate) fn opening(target: &Target) -> Vec<Step> {
     let tuned = [method::tune_ok(), method::open(&target.vhost)].concat();
     vec![
         (method::PROTOCOL_HEADER.to_vec(), method::START),
-        (method::start_ok(&target.user, &target.password), method::TUNE),
+        (method::start_ok(name(&target.user), name(&target.password)), method::TUNE),
         (tuned, method::OPEN_OK),
         (method::channel_open(), method::CHANNEL_OPEN_OK),
     ]
+}
+
+fn name(given: &Option<String>) -> &str {
+    given.as_deref().unwrap_or("guest")
+}
+
+/// The opening of a connection, whatever is spoken on it.
+pub(crate) trait Talk {
+    /// Reads once and goes as far as that leads; true when all steps are answered.
+    fn advance(&mut self, scratch: &mut Vec<u8>) -> Result<bool, Trouble>;
+
+    /// Whether all steps are answered.
+    fn is_done(&self) -> bool;
+
+    /// The connection while steps are under way.
+    fn link(&self) -> &Link;
+
+    /// The connection, once every step is answered.
+    fn into_link(self: Box<Self>) -> Link;
+
+    /// Goes through the rest of the steps, waiting for each.
+    fn complete(&mut self) -> Result<(), Trouble> {
+        let mut scratch = Vec::new();
+        let deadline = std::time::Instant::now() + PATIENCE;
+        while !self.is_done() && !self.advance(&mut scratch)? {
+            if std::time::Instant::now() > deadline {
+                return Err(Trouble::Unexpected(format!("no answer within {} s", PATIENCE.as_secs())));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Steps under way on one connection.
@@ -62,25 +93,6 @@ impl Dialogue {
         if self.link.flush()? { Ok(()) } else { Err(Trouble::Unexpected("a request did not fit the socket".into())) }
     }
 
-    /// Reads once and goes as far as that leads; true when all steps are answered.
-    pub(crate) fn advance(&mut self, scratch: &mut Vec<u8>) -> Result<bool, Trouble> {
-        let Some(length) = self.link.receive(scratch)? else {
-            return Ok(self.steps.is_empty());
-        };
-        let (mut at, mut spill) = (0, Vec::new());
-        while !self.steps.is_empty() {
-            let Some((event, used)) = wire::next(&scratch[at..length], &mut spill)? else {
-                break;
-            };
-            at += used;
-            if let Event::Other(method, args) = event {
-                self.hear(method, args)?;
-            }
-        }
-        self.link.keep(&scratch[at..length]);
-        Ok(self.steps.is_empty())
-    }
-
     fn hear(&mut self, method: Method, args: &[u8]) -> Result<(), Trouble> {
         match method {
             method::CLOSE | method::CHANNEL_CLOSE => return Err(Trouble::closed(args)),
@@ -99,22 +111,11 @@ impl Dialogue {
         self.ask()
     }
 
-    /// Goes through the rest of the steps, waiting for each; returns the arguments of the last reply.
-    pub(crate) fn complete(&mut self) -> Result<Vec<u8>, Trouble> {
-        let mut scratch = Vec::new();
-        let deadline = std::time::Instant::now() + PATIENCE;
-        while !self.steps.is_empty() && !self.advance(&mut scratch)? {
-            if std::time::Instant::now() > deadline {
-                return Err(Trouble::Unexpected(format!("no answer within {} s", PATIENCE.as_secs())));
-            }
-        }
-        Ok(std::mem::take(&mut self.reply))
-    }
-
     /// One more step, waited for.
     pub(crate) fn call(&mut self, request: Vec<u8>, expected: Method) -> Result<Vec<u8>, Trouble> {
         self.then(vec![(request, expected)])?;
-        self.complete()
+        self.complete()?;
+        Ok(std::mem::take(&mut self.reply))
     }
 
     /// Sends all of `requests` at once and waits for as many replies.
@@ -122,22 +123,44 @@ impl Dialogue {
         // The first step carries all the requests; the others only await their replies.
         let bytes = std::iter::once(requests.concat()).chain(std::iter::repeat(Vec::new()));
         self.then(requests.iter().zip(bytes).map(|(_, bytes)| (bytes, expected)).collect())?;
-        self.complete().map(drop)
+        self.complete()
     }
 
     /// Says goodbye and waits for the answer, by which time the broker has taken in all that was sent.
     pub(crate) fn close(mut self) -> Result<(), Trouble> {
         self.call(method::close(), method::CLOSE_OK).map(drop)
     }
+}
 
-    /// The connection, once every step is answered.
-    pub(crate) fn into_link(self) -> Link {
-        self.link
+impl Talk for Dialogue {
+    fn advance(&mut self, scratch: &mut Vec<u8>) -> Result<bool, Trouble> {
+        let Some(length) = self.link.receive(scratch)? else {
+            return Ok(self.steps.is_empty());
+        };
+        let (mut at, mut spill) = (0, Vec::new());
+        while !self.steps.is_empty() {
+            let Some((event, used)) = wire::next(&scratch[at..length], &mut spill)? else {
+                break;
+            };
+            at += used;
+            if let Event::Other(method, args) = event {
+                self.hear(method, args)?;
+            }
+        }
+        self.link.keep(&scratch[at..length]);
+        Ok(self.steps.is_empty())
     }
 
-    /// The connection while steps are under way.
-    pub(crate) fn link(&self) -> &Link {
+    fn is_done(&self) -> bool {
+        self.steps.is_empty()
+    }
+
+    fn link(&self) -> &Link {
         &self.link
+    }
+
+    fn into_link(self: Box<Self>) -> Link {
+        self.link
     }
 }
 

@@ -1,12 +1,16 @@
 //! The loop: one thread publishes on some connections, checks what comes by others, and watches the broker meanwhile.
 
+use std::rc::Rc;
+
 use crate::board::Board;
 use crate::clock::{SECOND, from_seconds, nanos};
 use crate::consumer::{Consumer, tag_of};
-use crate::dialogue::{Dialogue, PATIENCE, Step, opening};
+use crate::dialogue::{Dialogue, PATIENCE, Step, Talk, opening};
 use crate::link::Link;
 use crate::meter::{self, Broker, Usage};
 use crate::method;
+use crate::mqtt;
+use crate::mqtt::subscriber::Subscriber;
 use crate::options::Load;
 use crate::poll::{Poll, Ready};
 use crate::producer::{Pace, Plan, Producer};
@@ -38,6 +42,8 @@ pub(crate) struct Engine {
     pub(crate) board: Board,
     pub(crate) producers: Vec<Producer>,
     consumers: Vec<Consumer>,
+    /// The topics, if MQTT is spoken.
+    topics: Rc<[Vec<u8>]>,
     poll: Poll,
     scratch: Vec<u8>,
     ready: Vec<Ready>,
@@ -48,9 +54,12 @@ impl Engine {
     /// An engine without connections.
     pub(crate) fn new(load: Load) -> Result<Self, Trouble> {
         let board = Board::new(Content::new(load.size, load.target.run), load.layout());
+        let count = if load.target.mqtt().is_some() { load.queues } else { 0 };
+        let topics = (0..count).map(|index| mqtt::topic::topic(&load.target, index).into_bytes()).collect();
         Ok(Self {
             load,
             board,
+            topics,
             producers: Vec::new(),
             consumers: Vec::new(),
             poll: Poll::new()?,
@@ -77,21 +86,31 @@ impl Engine {
     /// Opens all consumers.
     pub(crate) fn connect_consumers(&mut self) -> Result<(), Trouble> {
         for index in 0..self.load.consumers {
-            let queue = index % self.load.queues;
-            let link = self.open(consuming(&self.load, queue))?;
-            self.adopt_consumer(link, queue)?;
+            let link = match self.load.raw {
+                true => Link::connect(self.load.target.addr, PATIENCE)?,
+                false => opened(begin_consuming(&self.load, index)?)?,
+            };
+            self.adopt_consumer(link, index)?;
         }
         Ok(())
     }
 
-    /// Takes over a connection that consumes `queue`.
-    pub(crate) fn adopt_consumer(&mut self, mut link: Link, queue: usize) -> Result<(), Trouble> {
+    /// Takes over the connection of consumer number `index`.
+    pub(crate) fn adopt_consumer(&mut self, mut link: Link, index: usize) -> Result<(), Trouble> {
         link.set_nonblocking(true)?;
         self.poll.add(&link, self.load.producers + self.consumers.len())?;
-        // Deliveries may have come with the reply to basic.consume.
+        // Deliveries may have come with the reply to basic.consume, or to SUBSCRIBE.
         let early = link.take_tail();
-        let mut consumer = Consumer::new(&self.load, queue, link, &self.board);
+        let queue = self.load.queue_of(index);
+        let mut consumer = match self.load.target.mqtt() {
+            None => Consumer::new(&self.load, queue, link, &self.board),
+            Some(level) => {
+                let subscriber = Subscriber::new(level, Rc::clone(&self.topics), self.load.retain);
+                Consumer::subscribed(subscriber, queue, link, &self.board)
+            }
+        };
         let whole = consumer.absorb(&early, &mut self.board, nanos())?;
+        consumer.link.flush()?;
         consumer.link.keep(&early[whole..]);
         self.consumers.push(consumer);
         Ok(())
@@ -99,12 +118,11 @@ impl Engine {
 
     /// Opens all producers, or opens again those that lost their connections.
     pub(crate) fn connect_producers(&mut self) -> Result<(), Trouble> {
-        let mut steps = opening(&self.load.target);
-        if self.load.confirm > 0 {
-            steps.push((method::confirm_select(), method::CONFIRM_SELECT_OK));
-        }
         for index in 0..self.load.producers {
-            let link = self.open(steps.clone())?;
+            let link = match self.load.raw {
+                true => Link::connect(self.load.target.addr, PATIENCE)?,
+                false => open_producer(&self.load, index)?,
+            };
             link.set_nonblocking(true)?;
             self.poll.add(&link, index)?;
             match self.producers.get_mut(index) {
@@ -113,15 +131,6 @@ impl Engine {
             }
         }
         Ok(())
-    }
-
-    fn open(&self, steps: Vec<Step>) -> Result<Link, Trouble> {
-        if self.load.raw {
-            return Ok(Link::connect(self.load.target.addr, PATIENCE)?);
-        }
-        let mut dialogue = Dialogue::begin(&self.load.target, steps)?;
-        dialogue.complete()?;
-        Ok(dialogue.into_link())
     }
 
     /// Drops what is left of the connections after the broker's death.
@@ -143,7 +152,10 @@ impl Engine {
         }
         for link in links {
             link.set_nonblocking(false)?;
-            Dialogue::over(link).close()?;
+            match self.load.target.mqtt() {
+                None => Dialogue::over(link).close()?,
+                Some(_) => mqtt::dialogue::part(link)?,
+            }
         }
         Ok(())
     }
@@ -269,16 +281,50 @@ impl Engine {
             return Ok(());
         }
         self.last_beat = now;
+        let beat: &[u8] = match self.load.target.mqtt() {
+            None => &method::HEARTBEAT_FRAME,
+            Some(_) => &mqtt::packet::PING_REQUEST,
+        };
         let producers = self.producers.iter_mut().map(|producer| &mut producer.link);
         for link in producers.chain(self.consumers.iter_mut().map(|consumer| &mut consumer.link)) {
             if !link.is_behind() {
-                link.output.extend_from_slice(&method::HEARTBEAT_FRAME);
+                link.output.extend_from_slice(beat);
                 // Eight octets fit, or else the socket is full and the broker is not idle.
                 link.flush()?;
             }
         }
         Ok(())
     }
+}
+
+/// Begins to connect consumer number `index`.
+pub(crate) fn begin_consuming(load: &Load, index: usize) -> Result<Box<dyn Talk>, Trouble> {
+    Ok(match load.target.mqtt() {
+        None => Box::new(Dialogue::begin(&load.target, consuming(load, load.queue_of(index)))?),
+        Some(level) => Box::new(mqtt::dialogue::Dialogue::consuming(load, level, index)?),
+    })
+}
+
+fn open_producer(load: &Load, index: usize) -> Result<Link, Trouble> {
+    let Some(level) = load.target.mqtt() else {
+        let mut steps = opening(&load.target);
+        if load.confirm > 0 {
+            steps.push((method::confirm_select(), method::CONFIRM_SELECT_OK));
+        }
+        return opened(Box::new(Dialogue::begin(&load.target, steps)?));
+    };
+    let mut dialogue = mqtt::dialogue::Dialogue::begin(load, level, 'p', index)?;
+    dialogue.complete()?;
+    if dialogue.allowance() < load.ahead() {
+        let most = dialogue.allowance();
+        return Err(Trouble::Unexpected(format!("the broker takes no more than {most} unacknowledged messages")));
+    }
+    opened(Box::new(dialogue))
+}
+
+fn opened(mut talk: Box<dyn Talk>) -> Result<Link, Trouble> {
+    talk.complete()?;
+    Ok(talk.into_link())
 }
 
 /// The steps to a consumer of `queue`.

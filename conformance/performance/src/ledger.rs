@@ -52,43 +52,47 @@ impl Seen {
 pub(crate) struct Layout {
     /// Publishing connections.
     pub(crate) producers: usize,
-    /// Queues; each has at least one consumer.
+    /// Where streams are addressed to: queues, topics, or one exchange. Stream `s` goes to topic `s % topics`.
+    pub(crate) topics: usize,
+    /// Queues; each has at least one consumer. A subscriber of topics has a queue of its own.
     pub(crate) queues: usize,
-    /// Whether every stream reaches every queue.
-    pub(crate) fanout: bool,
+    /// Topics and queues fall into so many groups, which divide both: topic `t` reaches queue `q` if both are
+    /// in the same, `t % groups == q % groups`. With a single group every stream reaches every queue.
+    pub(crate) groups: usize,
 }
 
 impl Layout {
     /// How many streams there are. Stream `s` is written by producer `s % producers`.
     pub(crate) fn streams(self) -> usize {
-        if self.fanout { self.producers } else { self.producers.max(self.queues) }
+        self.producers.max(self.topics)
     }
 
-    /// The queue that a stream is addressed to (any, in a fan-out).
-    pub(crate) fn queue_of(self, stream: usize) -> usize {
-        stream % self.queues
+    /// The topic that a stream is addressed to.
+    pub(crate) fn topic_of(self, stream: usize) -> usize {
+        stream % self.topics
     }
 
     /// How many deliveries one message is owed.
     pub(crate) fn fan(self) -> u64 {
-        if self.fanout { self.queues as u64 } else { 1 }
+        (self.queues / self.groups) as u64
     }
 
     /// The streams whose messages belong in `queue`.
     pub(crate) fn streams_of(self, queue: usize) -> impl Iterator<Item = usize> {
-        let (from, step) = if self.fanout { (0, 1) } else { (queue, self.queues) };
-        (from..self.streams()).step_by(step)
+        (queue % self.groups..self.streams()).step_by(self.groups)
     }
 
     /// Where `stream` stands among those of `queue`; `None` if it has no business there.
     #[inline]
     fn place(self, queue: usize, stream: usize) -> Option<usize> {
-        match self.fanout {
-            _ if stream >= self.streams() => None,
-            true => Some(stream),
-            false if self.queues == 1 => Some(stream),
-            false => (stream % self.queues == queue).then(|| stream / self.queues),
+        if stream >= self.streams() {
+            return None;
         }
+        if self.groups == 1 {
+            return Some(stream);
+        }
+        // Topics are a multiple of the groups, so a stream is in the same one as its topic.
+        (stream % self.groups == queue % self.groups).then(|| stream / self.groups)
     }
 }
 
@@ -226,7 +230,7 @@ impl Ledger {
 mod tests {
     use super::*;
 
-    const ONE: Layout = Layout { producers: 1, queues: 1, fanout: false };
+    const ONE: Layout = Layout { producers: 1, topics: 1, queues: 1, groups: 1 };
 
     /// Books on which `sent` messages of stream 0 went out, and one consumer of queue 0.
     fn books(layout: Layout, sent: u64) -> (Ledger, Order) {
@@ -279,7 +283,7 @@ mod tests {
     #[test]
     fn a_message_nobody_sent_and_one_of_another_queue_are_misrouted() {
         check(&[(7, Arrival::Misrouted)], 5, 5);
-        let (mut ledger, mut order) = books(Layout { producers: 2, queues: 2, fanout: false }, 1);
+        let (mut ledger, mut order) = books(Layout { producers: 2, topics: 2, queues: 2, groups: 2 }, 1);
         assert_eq!(ledger.arrive(1, &mut order, 0, 0), Arrival::Misrouted);
         assert_eq!(ledger.arrive(0, &mut order, 9, 0), Arrival::Misrouted);
         assert_eq!(ledger.arrive(0, &mut order, 0, 0), Arrival::New);
@@ -287,7 +291,7 @@ mod tests {
 
     #[test]
     fn a_fan_out_owes_every_queue() {
-        let (mut ledger, mut order) = books(Layout { producers: 1, queues: 3, fanout: true }, 2);
+        let (mut ledger, mut order) = books(Layout { producers: 1, topics: 1, queues: 3, groups: 1 }, 2);
         assert_eq!(ledger.owed(), 6);
         assert_eq!(ledger.arrive(0, &mut order, 0, 0), Arrival::New);
         for queue in [1, 2] {
@@ -297,6 +301,25 @@ mod tests {
         }
         assert!(ledger.has(0, 0));
         assert_eq!(ledger.lost(), 3);
+    }
+
+    #[test]
+    fn topics_reach_the_queues_of_their_group() {
+        // Four topics and two subscribers, of which each has two; then two topics that four subscribers share.
+        for (topics, queues, fan) in [(4, 2, 1), (2, 4, 2)] {
+            let layout = Layout { producers: 1, topics, queues, groups: 2 };
+            let mut ledger = Ledger::new(layout);
+            assert_eq!((0..topics as u32).map(|stream| ledger.send(stream)).max(), Some(0));
+            assert_eq!((ledger.owed(), layout.fan()), (topics as u64 * fan, fan));
+            for queue in 0..queues {
+                let mut order = ledger.order(queue);
+                for stream in 0..topics {
+                    let expected = if stream % 2 == queue % 2 { Arrival::New } else { Arrival::Misrouted };
+                    assert_eq!(ledger.arrive(queue, &mut order, stream as u32, 0), expected);
+                }
+            }
+            assert_eq!(ledger.lost(), 0);
+        }
     }
 
     #[test]

@@ -14,6 +14,8 @@ pub(crate) struct Link {
     /// What is to be written next; append here, then [`Link::flush`].
     pub(crate) output: Vec<u8>,
     written: usize,
+    /// Whether the socket did not take all of it the last time.
+    stuck: bool,
     tail: Vec<u8>,
 }
 
@@ -28,7 +30,7 @@ impl Link {
         socket.set_nodelay(true)?;
         socket.set_read_timeout(Some(patience))?;
         socket.set_write_timeout(Some(patience))?;
-        Ok(Self { socket, output: Vec::new(), written: 0, tail: Vec::new() })
+        Ok(Self { socket, output: Vec::new(), written: 0, stuck: false, tail: Vec::new() })
     }
 
     /// Whether calls return at once instead of waiting.
@@ -36,24 +38,28 @@ impl Link {
         self.socket.set_nonblocking(on)
     }
 
-    /// Whether something is still to be written.
+    /// Whether the socket would not take all that was to be written.
     pub(crate) fn is_behind(&self) -> bool {
-        self.written < self.output.len()
+        self.stuck
     }
 
     /// Writes what the socket will take; true once everything is written.
     pub(crate) fn flush(&mut self) -> io::Result<bool> {
-        while self.is_behind() {
+        while self.written < self.output.len() {
             match self.socket.write(&self.output[self.written..]) {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
                 Ok(n) => self.written += n,
-                Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(false),
+                Err(e) if e.kind() == ErrorKind::WouldBlock => {
+                    self.stuck = true;
+                    return Ok(false);
+                }
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
                 Err(e) => return Err(e),
             }
         }
         self.output.clear();
         self.written = 0;
+        self.stuck = false;
         Ok(true)
     }
 

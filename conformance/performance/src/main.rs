@@ -1,4 +1,4 @@
-//! `portolan-load`: loads a message broker over AMQP 0-9-1 and checks every message that it delivers.
+//! `portolan-load`: loads a message broker over AMQP 0-9-1 or MQTT and checks every message that it delivers.
 
 mod backlog;
 mod board;
@@ -13,14 +13,17 @@ mod ledger;
 mod link;
 mod meter;
 mod method;
+mod mqtt;
 mod options;
 mod poll;
 mod producer;
 mod queues;
 mod relay;
 mod report;
+mod retained;
 mod stamp;
 mod stub;
+mod subscriptions;
 mod survive;
 mod sync;
 mod throughput;
@@ -37,7 +40,7 @@ use crate::options::Load;
 use crate::report::Report;
 use crate::trouble::Trouble;
 
-/// Loads a message broker over AMQP 0-9-1 and checks every message that it delivers.
+/// Loads a message broker over AMQP 0-9-1 or MQTT and checks every message that it delivers.
 ///
 /// One JSON line goes to standard output, one line for people to standard error. The exit status is 0 when the run
 /// came to its end (the counts say how the broker did) and 1 when it did not.
@@ -54,15 +57,19 @@ enum Command {
     Throughput(Load),
     /// Fill a queue with nobody consuming, then drain it
     Backlog(backlog::Backlog),
-    /// Open many connections, each with a channel, a queue and a consumer
+    /// Open many connections, each with a queue and a consumer, or a subscription
     Connections(connections::Connections),
     /// Connect, declare, publish one message, close, again and again
     Churn(Load),
     /// Publish with confirms while the broker is killed and restarted from outside
     Survive(survive::Survive),
+    /// Set a retained message on many topics, replay them all, clear them (MQTT)
+    Retained(retained::Retained),
+    /// Publish before and after many subscriptions with wildcards are made (MQTT)
+    Subscriptions(subscriptions::Subscriptions),
     /// Declare, look for or delete many queues
     Queues(queues::Queues),
-    /// Wait until the broker opens a channel
+    /// Wait until the broker opens a channel, or an MQTT connection
     Ready(queues::Await),
     /// Time a bare write and fdatasync of one message
     Sync(sync::Sync),
@@ -97,9 +104,9 @@ fn failed(trouble: &Trouble) -> Report {
 fn run(command: Command) -> Result<Option<Report>, Trouble> {
     Ok(Some(match command {
         Command::Throughput(load) => throughput::throughput(checked(load)?)?,
-        Command::Churn(load) => churn::churn(checked(load)?)?,
+        Command::Churn(load) => churn::churn(amqp(checked(load)?)?)?,
         Command::Backlog(mut options) => {
-            options.load = checked(options.load)?;
+            options.load = amqp(checked(options.load)?)?;
             backlog::backlog(&options)?
         }
         Command::Connections(mut options) => {
@@ -107,8 +114,16 @@ fn run(command: Command) -> Result<Option<Report>, Trouble> {
             connections::connections(&options)?
         }
         Command::Survive(mut options) => {
-            options.load = checked(options.load)?;
+            options.load = amqp(checked(options.load)?)?;
             survive::survive(&options)?
+        }
+        Command::Retained(mut options) => {
+            options.load = checked(options.load)?;
+            retained::retained(&options)?
+        }
+        Command::Subscriptions(mut options) => {
+            options.load = checked(options.load)?;
+            subscriptions::subscriptions(&options)?
         }
         Command::Queues(mut options) => {
             options.target = options.target.numbered();
@@ -125,4 +140,12 @@ fn checked(mut load: Load) -> Result<Load, Trouble> {
     load.target = load.target.numbered();
     load.check().map_err(Trouble::Unexpected)?;
     Ok(load)
+}
+
+/// Refuses MQTT where only AMQP is spoken.
+fn amqp(load: Load) -> Result<Load, Trouble> {
+    match load.target.mqtt() {
+        None => Ok(load),
+        Some(_) => Err(Trouble::Unexpected("this speaks AMQP alone".into())),
+    }
 }

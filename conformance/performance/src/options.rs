@@ -6,6 +6,7 @@ use clap::Args;
 
 use crate::ledger::Layout;
 use crate::meter::Broker;
+use crate::mqtt::packet::Level;
 use crate::stamp::STAMP;
 use crate::wire::{FRAME_MAX, FRAME_OVERHEAD};
 
@@ -16,18 +17,33 @@ fn body_size(text: &str) -> Result<usize, String> {
     if SIZES.contains(&size) { Ok(size as usize) } else { Err(format!("{} to {} octets", SIZES.start(), SIZES.end())) }
 }
 
+/// What is spoken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Proto {
+    /// AMQP 0-9-1
+    #[default]
+    Amqp,
+    /// MQTT 3.1.1
+    Mqtt,
+    /// MQTT 5.0
+    Mqtt5,
+}
+
 /// Which broker, and what to call it.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Target {
     /// The broker's address
     #[arg(long, default_value = "127.0.0.1:5672")]
     pub(crate) addr: SocketAddr,
-    /// User name
-    #[arg(long, default_value = "guest")]
-    pub(crate) user: String,
-    /// Password
-    #[arg(long, default_value = "guest")]
-    pub(crate) password: String,
+    /// What to speak
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) proto: Proto,
+    /// User name; AMQP: guest if there is none, MQTT: none
+    #[arg(long)]
+    pub(crate) user: Option<String>,
+    /// Password, likewise
+    #[arg(long)]
+    pub(crate) password: Option<String>,
     /// Virtual host
     #[arg(long, default_value = "/")]
     pub(crate) vhost: String,
@@ -49,6 +65,15 @@ impl Target {
     /// The broker's processes.
     pub(crate) fn broker(&self) -> Broker {
         Broker::new(&self.broker_pid)
+    }
+
+    /// The level of MQTT that is spoken; `None` if it is AMQP.
+    pub(crate) fn mqtt(&self) -> Option<Level> {
+        match self.proto {
+            Proto::Amqp => None,
+            Proto::Mqtt => Some(Level::V4),
+            Proto::Mqtt5 => Some(Level::V5),
+        }
     }
 
     /// With a number for the run, if none was given.
@@ -79,10 +104,10 @@ pub(crate) struct Load {
     /// Publishing connections
     #[arg(long, default_value_t = 1)]
     pub(crate) producers: usize,
-    /// Queues
+    /// Queues; MQTT: topics
     #[arg(long, default_value_t = 1)]
     pub(crate) queues: usize,
-    /// Consuming connections; at least one to a queue
+    /// Consuming connections; at least one to a queue. MQTT: topics are dealt out to them, or they to the topics
     #[arg(long, default_value_t = 1)]
     pub(crate) consumers: usize,
     /// Octets of a body
@@ -91,7 +116,7 @@ pub(crate) struct Load {
     /// Publish with delivery mode 2
     #[arg(long)]
     pub(crate) persistent: bool,
-    /// Durable queues
+    /// Durable queues; MQTT: the consumers' sessions outlive their connections
     #[arg(long)]
     pub(crate) durable: bool,
     /// Ask for confirms, with at most this many outstanding per producer; 0: do not ask
@@ -109,6 +134,24 @@ pub(crate) struct Load {
     /// Publish to a fan-out exchange that all queues are bound to
     #[arg(long)]
     pub(crate) fanout: bool,
+    /// MQTT: quality of service, of publishing and of subscribing
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=2))]
+    pub(crate) qos: u8,
+    /// MQTT, QoS 1 and 2: at most this many messages unacknowledged per producer
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) inflight: u16,
+    /// MQTT: each consumer subscribes to all topics by one filter
+    #[arg(long)]
+    pub(crate) wildcard: bool,
+    /// MQTT: half of the filters match their topic by a wildcard
+    #[arg(long)]
+    pub(crate) mixed: bool,
+    /// MQTT: seconds of keep-alive
+    #[arg(long = "keepalive", default_value_t = 600)]
+    pub(crate) keep_alive: u16,
+    /// MQTT: the messages are retained ones
+    #[arg(skip)]
+    pub(crate) retain: bool,
     /// Hold back while this many messages are published and not received; 0: never
     #[arg(long, default_value_t = 0)]
     pub(crate) window: u64,
@@ -141,15 +184,44 @@ pub(crate) struct Load {
 impl Load {
     /// How the streams are laid out.
     pub(crate) fn layout(&self) -> Layout {
-        Layout { producers: self.producers, queues: self.queues, fanout: self.fanout }
+        let Self { producers, queues, consumers, .. } = *self;
+        match self.target.mqtt() {
+            None if self.fanout => Layout { producers, topics: 1, queues, groups: 1 },
+            None => Layout { producers, topics: queues, queues, groups: queues },
+            Some(_) if self.wildcard => Layout { producers, topics: queues, queues: consumers, groups: 1 },
+            Some(_) => Layout { producers, topics: queues, queues: consumers, groups: queues.min(consumers) },
+        }
+    }
+
+    /// The queue of consumer number `consumer`, as [`Load::layout`] counts them.
+    pub(crate) fn queue_of(&self, consumer: usize) -> usize {
+        consumer % self.layout().queues
+    }
+
+    /// How many messages of a producer may be without a confirm or acknowledgement; 0: none is asked for.
+    pub(crate) fn ahead(&self) -> usize {
+        match (self.target.mqtt(), self.qos) {
+            (None, _) => self.confirm,
+            (Some(_), 0) => 0,
+            (Some(_), _) => usize::from(self.inflight),
+        }
     }
 
     /// Refuses what cannot work.
     pub(crate) fn check(&self) -> Result<(), String> {
-        let streams = self.layout().producers.max(self.queues);
+        let streams = self.producers.max(self.queues);
+        let (amqp, groups) = (self.target.mqtt().is_none(), self.queues.min(self.consumers).max(1));
         let rules = [
             (self.producers > 0 && self.queues > 0, "at least one producer and one queue"),
-            (self.consumers >= self.queues, "at least one consumer to a queue"),
+            (!amqp || self.consumers >= self.queues, "at least one consumer to a queue"),
+            (self.consumers > 0, "at least one consumer"),
+            (
+                amqp || self.wildcard || (self.queues % groups, self.consumers % groups) == (0, 0),
+                "so many topics and consumers cannot be dealt out evenly",
+            ),
+            (amqp || !(self.fanout || self.auto_ack || self.raw), "--fanout, --auto-ack and --raw are for AMQP"),
+            (amqp || self.confirm == 0, "--confirm is for AMQP; MQTT has --inflight"),
+            (!amqp || !(self.wildcard || self.mixed || self.qos > 0), "--wildcard, --mixed and --qos are for MQTT"),
             (streams <= crate::stamp::STREAMS_MAX, "at most 1048576 producers or queues"),
             (self.ack_every > 0, "--ack-every must be positive"),
             (

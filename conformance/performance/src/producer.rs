@@ -5,7 +5,10 @@ use std::collections::VecDeque;
 use crate::board::Board;
 use crate::clock::{SECOND, nanos};
 use crate::link::Link;
-use crate::method::{self, Envelope};
+use crate::method;
+use crate::mqtt::flights::{Flights, Outcome};
+use crate::mqtt::packet::{self, Kind, Level, Packet};
+use crate::mqtt::topic::topic;
 use crate::options::Load;
 use crate::stamp::Stamp;
 use crate::trouble::Trouble;
@@ -53,6 +56,31 @@ struct Lane {
     envelope: Envelope,
 }
 
+/// What is the same for all messages of a lane.
+enum Envelope {
+    Amqp(method::Envelope),
+    Mqtt(packet::Envelope),
+}
+
+impl Lane {
+    fn new(load: &Load, stream: usize) -> Self {
+        let to = load.layout().topic_of(stream);
+        let envelope = match (load.target.mqtt(), load.fanout) {
+            (Some(level), _) => {
+                let topic = topic(&load.target, to);
+                Envelope::Mqtt(packet::Envelope::new(level, &topic, load.size, load.qos, load.retain))
+            }
+            (None, true) => {
+                Envelope::Amqp(method::Envelope::new(&load.target.exchange(), "", load.size, load.persistent))
+            }
+            (None, false) => {
+                Envelope::Amqp(method::Envelope::new("", &load.target.queue(to), load.size, load.persistent))
+            }
+        };
+        Self { stream: stream as u32, envelope }
+    }
+}
+
 /// What a producer is apart from its connection, which may die.
 pub(crate) struct Producer {
     pub(crate) link: Link,
@@ -65,42 +93,43 @@ pub(crate) struct Producer {
     confirm: usize,
     unconfirmed: Unconfirmed,
     resend: VecDeque<Slip>,
+    /// The level of MQTT and what is under way, if that is spoken; then nothing is unconfirmed.
+    mqtt: Option<(Level, Flights)>,
 }
 
 impl Producer {
     /// Producer number `index` of a load.
     pub(crate) fn new(load: &Load, index: usize, link: Link) -> Self {
-        let layout = load.layout();
-        let lane = |stream: usize| {
-            let (exchange, key) = match load.fanout {
-                true => (load.target.exchange(), String::new()),
-                false => (String::new(), load.target.queue(layout.queue_of(stream))),
-            };
-            Lane { stream: stream as u32, envelope: Envelope::new(&exchange, &key, load.size, load.persistent) }
-        };
+        let streams = index..load.layout().streams();
         let quota = if load.messages > 0 { load.messages.div_ceil(load.producers as u64) } else { u64::MAX };
         Self {
             link,
             index: index as u64,
             producers: load.producers as u64,
-            lanes: (index..layout.streams()).step_by(load.producers).map(lane).collect(),
+            lanes: streams.step_by(load.producers).map(|stream| Lane::new(load, stream)).collect(),
             turn: 0,
             sent: 0,
             quota,
             confirm: load.confirm,
             unconfirmed: Unconfirmed::default(),
             resend: VecDeque::new(),
+            mqtt: load.target.mqtt().map(|level| (level, Flights::new(load.qos, load.ahead()))),
         }
+    }
+
+    /// Messages on this connection that await their confirm.
+    fn open(&self) -> usize {
+        self.unconfirmed.open() + self.mqtt.as_ref().map_or(0, |(_, flights)| flights.open())
     }
 
     /// Whether every message is confirmed that is to be.
     pub(crate) fn is_settled(&self) -> bool {
-        self.unconfirmed.open() == 0 && self.resend.is_empty()
+        self.open() == 0 && self.resend.is_empty()
     }
 
     /// Messages without a confirm.
     pub(crate) fn in_doubt(&self) -> u64 {
-        (self.unconfirmed.open() + self.resend.len()) as u64
+        (self.open() + self.resend.len()) as u64
     }
 
     /// Goes on over a new connection with what the old one left unconfirmed.
@@ -121,7 +150,7 @@ impl Producer {
             if self.link.output.len() >= BATCH {
                 break Pace::Busy;
             }
-            if self.confirm > 0 && self.unconfirmed.open() >= self.confirm {
+            if self.is_full() {
                 break Pace::Held;
             }
             if let Some(slip) = self.resend.pop_front() {
@@ -174,6 +203,15 @@ impl Producer {
         if due > *now { Err(Pace::Until(due)) } else { Ok(due) }
     }
 
+    /// Whether the next message must wait for a confirm.
+    #[inline]
+    fn is_full(&self) -> bool {
+        match &self.mqtt {
+            Some((_, flights)) => flights.is_full(),
+            None => self.confirm > 0 && self.unconfirmed.open() >= self.confirm,
+        }
+    }
+
     #[inline]
     fn write(&mut self, slip: Slip, board: &Board) {
         if self.confirm > 0 {
@@ -182,11 +220,21 @@ impl Producer {
         // Stream s belongs to producer s % producers, which counts its lanes from 0.
         let lane = &self.lanes[slip.stream as usize / self.producers as usize];
         let stamp = Stamp::new(slip.due, slip.stream, slip.seq);
-        lane.envelope.append(&mut self.link.output, |out| board.content.append(out, stamp));
+        let body = |out: &mut Vec<u8>| board.content.append(out, stamp);
+        match &lane.envelope {
+            Envelope::Amqp(envelope) => envelope.append(&mut self.link.output, body),
+            Envelope::Mqtt(envelope) => {
+                let id = self.mqtt.as_mut().map_or(0, |(_, flights)| flights.push(slip));
+                envelope.append(&mut self.link.output, id, body);
+            }
+        }
     }
 
     /// Takes in what the broker said and returns how much of it was whole.
     pub(crate) fn absorb(&mut self, input: &[u8], board: &mut Board, now: u64) -> Result<usize, Trouble> {
+        if self.mqtt.is_some() {
+            return self.absorb_mqtt(input, board, now);
+        }
         let (mut at, mut spill) = (0, Vec::new());
         while let Some((event, used)) = wire::next(&input[at..], &mut spill)? {
             at += used;
@@ -206,6 +254,30 @@ impl Producer {
                 Event::Delivery(_) => {
                     return Err(Trouble::Unexpected("a delivery to a producer".into()));
                 }
+            }
+        }
+        Ok(at)
+    }
+
+    fn absorb_mqtt(&mut self, input: &[u8], board: &mut Board, now: u64) -> Result<usize, Trouble> {
+        let Some((level, flights)) = &mut self.mqtt else {
+            return Ok(0);
+        };
+        let mut at = 0;
+        while let Some((packet, used)) = packet::next(&input[at..], *level)? {
+            at += used;
+            match packet {
+                Packet::Ack { kind, id, good } => match flights.settle(kind, id, good) {
+                    Outcome::Settled { slip, taken } => board.settle(slip, taken, now),
+                    Outcome::Release => {
+                        board.last.confirm = now;
+                        self.link.output.extend_from_slice(&packet::ack(Kind::PubRel, id));
+                    }
+                    Outcome::Stray => board.tally.stray += 1,
+                },
+                Packet::Other(Kind::PingResp, _) => {}
+                Packet::Other(Kind::Disconnect, payload) => return Err(Trouble::disconnected(payload)),
+                other => return Err(Trouble::Unexpected(format!("{other:?} to a publisher"))),
             }
         }
         Ok(at)

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::clock::{from_seconds, nanos, seconds_between};
 use crate::dialogue::open_channel;
 use crate::method::{self, Method, QueueKind};
+use crate::mqtt::dialogue::Dialogue;
 use crate::options::Target;
 use crate::report::Report;
 use crate::trouble::Trouble;
@@ -91,14 +92,12 @@ pub(crate) struct Await {
     pub(crate) deadline: f64,
 }
 
-/// Tries until a channel can be opened, and reports the moment by the monotonic clock.
+/// Tries until a channel, or a connection of MQTT, can be opened, and reports the moment by the monotonic clock.
 pub(crate) fn await_ready(options: &Await) -> Result<Report, Trouble> {
     let end = nanos() + from_seconds(options.deadline);
     loop {
-        match open_channel(&options.target) {
-            Ok(channel) => {
-                let at = nanos();
-                channel.close()?;
+        match knock(&options.target) {
+            Ok(at) => {
                 let mut report = Report::default();
                 report.text("command", "ready").text("name", &options.target.name).count("ready_at_ns", at);
                 return Ok(report);
@@ -107,4 +106,16 @@ pub(crate) fn await_ready(options: &Await) -> Result<Report, Trouble> {
             Err(_) => std::thread::sleep(Duration::from_millis(1)),
         }
     }
+}
+
+/// Opens and closes, and returns the moment between.
+fn knock(target: &Target) -> Result<u64, Trouble> {
+    if let Some(level) = target.mqtt() {
+        let open = Dialogue::hello(target, level)?;
+        let at = nanos();
+        return open.close().map(|()| at);
+    }
+    let channel = open_channel(target)?;
+    let at = nanos();
+    channel.close().map(|()| at)
 }

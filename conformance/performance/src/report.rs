@@ -71,7 +71,7 @@ impl Report {
 
     /// The figures that matter most to somebody who looks on.
     pub(crate) fn summary(&self) -> String {
-        const SHOWN: [&str; 33] = [
+        const SHOWN: [&str; 42] = [
             "name",
             "scenario",
             "command",
@@ -83,6 +83,11 @@ impl Report {
             "connect_rate",
             "churn_rate",
             "declare_rate",
+            "set_rate",
+            "replay_rate",
+            "clear_rate",
+            "subscribe_rate",
+            "rate_kept",
             "lat_p50_us",
             "lat_p99_us",
             "conf_p50_us",
@@ -96,6 +101,8 @@ impl Report {
             "rss_full_per_msg",
             "rss_per_connection",
             "rss_per_queue",
+            "rss_per_retained",
+            "rss_per_subscription",
             "lost",
             "lost_confirmed",
             "dup",
@@ -104,6 +111,8 @@ impl Report {
             "misrouted",
             "corrupt",
             "nacked",
+            "misflagged",
+            "left",
             "gen_cores",
         ];
         let mut line = String::new();

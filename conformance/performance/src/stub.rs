@@ -1,5 +1,7 @@
 //! `stub`: a stand-in broker without rules or storage, fast or misbehaving on purpose, by which this program is measured and checked.
 
+mod mqtt;
+
 use std::collections::{HashMap, VecDeque};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsFd;
@@ -10,6 +12,7 @@ use crate::clock::SECOND;
 use crate::dialogue::PATIENCE;
 use crate::link::Link;
 use crate::method::{self, reply};
+use crate::mqtt::packet::Level;
 use crate::poll::{Poll, Ready};
 use crate::trouble::Trouble;
 use crate::wire::{self, Event, FRAME_END};
@@ -30,7 +33,7 @@ pub(crate) enum Mischief {
     Flip,
     /// Put a message in the next queue
     Misroute,
-    /// Refuse a message with basic.nack
+    /// Refuse a message with basic.nack, or a reason code of MQTT 5
     Refuse,
 }
 
@@ -56,10 +59,22 @@ pub(crate) fn stub(options: &Stub) -> Result<(), Trouble> {
 
 struct Peer {
     link: Link,
-    greeted: bool,
+    speech: Speech,
     confirming: bool,
     published: u64,
     confirmed: u64,
+    /// The last packet id of MQTT.
+    delivered: u16,
+    /// What was subscribed to.
+    filters: Vec<Vec<u8>>,
+}
+
+/// What a peer speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Speech {
+    Unknown,
+    Amqp,
+    Mqtt(Level),
 }
 
 #[derive(Default)]
@@ -84,6 +99,7 @@ pub(crate) struct StandIn {
     mischief: Mischief,
     every: u64,
     handled: u64,
+    topics: mqtt::Topics,
     scratch: Vec<u8>,
     dirty: Vec<usize>,
 }
@@ -104,6 +120,7 @@ impl StandIn {
             mischief,
             every: every.max(1),
             handled: 0,
+            topics: mqtt::Topics::default(),
             scratch: Vec::new(),
             dirty: Vec::new(),
         })
@@ -128,13 +145,23 @@ impl StandIn {
             let link = Link::over(socket, PATIENCE)?;
             link.set_nonblocking(true)?;
             self.poll.add(link.as_fd(), self.peers.len())?;
-            self.peers.push(Some(Peer { link, greeted: false, confirming: false, published: 0, confirmed: 0 }));
+            self.peers.push(Some(Peer {
+                link,
+                speech: Speech::Unknown,
+                confirming: false,
+                published: 0,
+                confirmed: 0,
+                delivered: 0,
+                filters: Vec::new(),
+            }));
         }
         Ok(())
     }
 
     fn forget(&mut self, peer: usize) {
-        self.peers[peer] = None;
+        if let Some(gone) = self.peers[peer].take() {
+            self.topics.forget(peer, &gone.filters);
+        }
         self.queues.iter_mut().for_each(|queue| {
             queue.consumer.take_if(|consumer| consumer.0 == peer);
         });
@@ -167,9 +194,18 @@ impl StandIn {
             return Ok(());
         };
         let (mut at, mut spill) = (0, Vec::new());
-        if !peer.greeted && length >= 8 {
-            (peer.greeted, at) = (true, 8);
-            peer.link.output.extend(reply::start());
+        if peer.speech == Speech::Unknown {
+            if let Some(level) = mqtt::level_of(&scratch[..length]) {
+                peer.speech = Speech::Mqtt(level);
+            } else if length >= 8 && scratch.first() == method::PROTOCOL_HEADER.first() {
+                (peer.speech, at) = (Speech::Amqp, 8);
+                peer.link.output.extend(reply::start());
+            }
+        }
+        if let Speech::Mqtt(level) = peer.speech {
+            let whole = self.hear_mqtt(index, peer, level, &scratch[..length])?;
+            peer.link.keep(&scratch[whole..length]);
+            return Ok(());
         }
         while let Some((event, used)) = wire::next(&scratch[at..length], &mut spill)? {
             match event {
@@ -189,8 +225,7 @@ impl StandIn {
 
     fn publish(&mut self, peer: &mut Peer, frame: &[u8], body: &[u8]) {
         peer.published += 1;
-        self.handled += 1;
-        let wrong = self.mischief != Mischief::None && self.handled.is_multiple_of(self.every);
+        let wrong = self.is_wrong();
         if wrong && self.mischief == Mischief::Refuse && peer.confirming {
             peer.link.output.extend(method::ack(1, peer.published - 1, true));
             peer.link.output.extend(method::nack(1, peer.published));
@@ -211,6 +246,12 @@ impl StandIn {
                 .into_iter()
                 .for_each(|queue| self.put(queue, body, wrong));
         }
+    }
+
+    /// Whether the next message is one to do wrong.
+    fn is_wrong(&mut self) -> bool {
+        self.handled += 1;
+        self.mischief != Mischief::None && self.handled.is_multiple_of(self.every)
     }
 
     fn put(&mut self, queue: usize, body: &[u8], wrong: bool) {

@@ -1,11 +1,12 @@
 //! `throughput`: publish for a time, as fast as may be, within a window or by a schedule, and wait until all has arrived.
 
 use crate::clock::seconds_between;
-use crate::dialogue::{declare, open_channel};
+use crate::dialogue::{Talk, declare, open_channel};
 use crate::engine::{Course, Engine};
 use crate::ledger::Layout;
 use crate::meter::Usage;
 use crate::method::{self, QueueKind};
+use crate::mqtt;
 use crate::options::Load;
 use crate::report::Report;
 use crate::trouble::Trouble;
@@ -30,7 +31,7 @@ pub(crate) fn throughput(load: Load) -> Result<Report, Trouble> {
 
 /// Declares what the load needs.
 pub(crate) fn set_up(load: &Load) -> Result<(), Trouble> {
-    if load.raw {
+    if load.raw || load.target.mqtt().is_some() {
         return Ok(());
     }
     let mut channel = open_channel(&load.target)?;
@@ -49,8 +50,12 @@ pub(crate) fn set_up(load: &Load) -> Result<(), Trouble> {
     channel.close()
 }
 
-/// Removes what [`set_up`] declared.
+/// Removes what [`set_up`] declared, and the sessions that consumers left.
 pub(crate) fn tear_down(load: &Load) -> Result<(), Trouble> {
+    if let Some(level) = load.target.mqtt() {
+        let left = if load.durable { load.consumers } else { 0 };
+        return (0..left).try_for_each(|index| mqtt::dialogue::Dialogue::forget(load, level, index));
+    }
     if load.raw {
         return Ok(());
     }
@@ -71,6 +76,9 @@ pub(crate) fn head(command: &str, load: &Load) -> Report {
     report.count("run", load.target.run).count("size", load.size as u64);
     report.count("producers", load.producers as u64).count("queues", load.queues as u64);
     report.count("consumers", load.consumers as u64);
+    if load.target.mqtt().is_some() {
+        report.count("qos", u64::from(load.qos));
+    }
     report
 }
 
@@ -82,7 +90,7 @@ pub(crate) fn figures(report: &mut Report, engine: &Engine, course: &Course) {
     let e2e_s = seconds_between(course.measure, board.last.arrival.max(course.publish_end));
     report.figure("pub_rate", board.tally.sent_measured as f64 / publish_s);
     report.figure("e2e_rate", board.tally.received_measured as f64 / e2e_s);
-    if load.confirm > 0 {
+    if load.ahead() > 0 {
         report.figure("confirm_rate", board.tally.confirmed_measured as f64 / publish_s);
     }
     report.percentiles("lat", &board.latency).percentiles("conf", &board.confirms);
@@ -100,6 +108,9 @@ pub(crate) fn counts(report: &mut Report, engine: &Engine) {
     report.count("sent", tally.sent).count("owed", ledger.owed()).count("received", ledger.received());
     report.count("lost", ledger.lost()).count("dup", tally.dup).count("reorder", tally.reorder);
     report.count("misrouted", tally.misrouted).count("corrupt", tally.corrupt);
+    if engine.load.target.mqtt().is_some() {
+        report.count("misflagged", tally.misflagged);
+    }
     report.count("confirmed", tally.confirmed).count("nacked", tally.nacked).count("stray_confirms", tally.stray);
     report.count("in_doubt", engine.producers.iter().map(|producer| producer.in_doubt()).sum::<u64>());
     report.count("blocked", tally.blocked);

@@ -23,6 +23,11 @@ impl Trouble {
         Self::Closed(format!("{code} {}", String::from_utf8_lossy(text)))
     }
 
+    /// From what follows the fixed header of an MQTT DISCONNECT.
+    pub(crate) fn disconnected(payload: &[u8]) -> Self {
+        Self::Closed(format!("DISCONNECT with reason {:#04x}", payload.first().copied().unwrap_or(0)))
+    }
+
     /// Whether the connection is gone, as it is when a broker dies, rather than misused.
     pub(crate) fn is_disconnect(&self) -> bool {
         matches!(self, Self::Io(_) | Self::Closed(_))

@@ -19,7 +19,7 @@ const BODY_MAX: u64 = 64 << 20;
 /// What arrived does not read as AMQP 0-9-1.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("malformed: {0}")]
-pub(crate) struct Malformed(&'static str);
+pub(crate) struct Malformed(pub(crate) &'static str);
 
 /// A message that arrived, by basic.deliver or, from a relay, as the basic.publish that it was sent by.
 #[derive(Debug, PartialEq, Eq)]

@@ -1,5 +1,7 @@
 //! The load generator against the stand-in: what the broker does wrong is what the report says.
 
+mod mqtt;
+
 use std::net::{SocketAddr, TcpListener};
 
 use clap::Parser;
