@@ -33,6 +33,7 @@ mod restore_retained;
 mod restore_sessions;
 pub mod retained;
 pub mod session;
+pub mod session_census;
 pub mod sessions;
 pub mod shard;
 pub mod store;

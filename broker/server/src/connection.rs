@@ -143,9 +143,11 @@ impl<E: Engine> Task<E> {
     }
 
     /// Lives until client or broker ends it.
-    pub async fn run(mut self) {
+    ///
+    /// By reference, so that the task is in memory once: a future that takes it by value has a place for it twice.
+    pub async fn run(&mut self) {
         let after = self.live().await;
-        self.last_words(after).await;
+        Box::pin(self.last_words(after)).await;
         self.engine.end(now_ms());
     }
 
@@ -178,7 +180,8 @@ impl<E: Engine> Task<E> {
             };
             let next = match next {
                 Next::Login(credentials) => {
-                    let ask = self.login(credentials).await;
+                    // In a box, or each connection would keep a place for this for as long as it lives.
+                    let ask = Box::pin(self.login(credentials)).await;
                     self.follow(ask)
                 }
                 next => next,

@@ -101,12 +101,13 @@ impl<P: Protocol> Acceptor<P> {
             opened.connections_opened.add(1);
             // Fails when the client is gone already.
             match acceptor.task(stream, peer, id) {
-                Ok(task) => task.run().await,
+                Ok(mut task) => task.run().await,
                 Err(error) => tracing::debug!(%error, "connection lost"),
             }
             opened.connections_closed.add(1);
             drop(place);
         };
+        eprintln!("LIFE {} TASK {}", size_of_val(&life), size_of::<Task<P::Engine>>());
         self.common.workers.next().spawn(life.instrument(span));
     }
 

@@ -8,6 +8,7 @@ use portolan_amqp091::Amqp091;
 use portolan_core::broker::{self, Broker};
 use portolan_core::engine::Directory;
 use portolan_core::hub::Dialects;
+use portolan_core::session_census::SessionCensus;
 use portolan_core::store::{Index, Owner, Space, Waiter};
 use portolan_storage::{OnDamage, Options, Store};
 use tokio::sync::watch;
@@ -17,8 +18,9 @@ use crate::amqp::Amqp;
 use crate::config::{self, Config};
 use crate::connection::Surroundings;
 use crate::exit::Failure;
+use crate::http::Desk;
 use crate::listener::{Acceptor, Common};
-use crate::mqtt::Mqtt;
+use crate::mqtt::{Mqtt, sys};
 use crate::pager;
 use crate::process;
 use crate::serve::{DataPath, Parts};
@@ -79,12 +81,18 @@ pub async fn start(parts: Parts) -> Result<Node, Failure> {
         let listener = bound.listen(backlog).and_then(|listener| amqp.accept(listener));
         listener.map_err(|error| Failure::Io { what: "cannot listen for AMQP", error })?;
     }
+    let sys = config.mqtt.sys_interval.0;
+    if !parts.mqtt.is_empty() && !sys.is_zero() {
+        tokio::spawn(sys::publish_regularly(Arc::clone(&broker), Arc::clone(&parts.clients), sys));
+    }
     for bound in parts.mqtt {
         let (port, directory) = (bound.address().port(), Arc::clone(&authenticator) as Arc<dyn Directory>);
         let mqtt = Acceptor::new(Mqtt::new(config, port, &broker, alarms, directory, &parts.clients), &common);
         let listener = bound.listen(backlog).and_then(|listener| mqtt.accept(listener));
         listener.map_err(|error| Failure::Io { what: "cannot listen for MQTT", error })?;
     }
+    let desk = Desk { broker: Arc::clone(&broker), authenticator, clients: parts.clients };
+    parts.panel.open(desk);
     tokio::spawn(keep_time(Arc::clone(&broker)));
     Ok(Node { broker, store, stop })
 }
@@ -176,6 +184,8 @@ fn broker_settings(config: &Config) -> broker::Settings {
 impl Status for Broker {
     fn gauges(&self) -> Gauges {
         let census = self.census();
+        let mut sessions = SessionCensus::default();
+        self.all_vhosts().iter().for_each(|vhost| sessions += vhost.session_census());
         let objects = &self.counters.objects;
         let open = |opened: u64, closed: u64| opened.saturating_sub(closed);
         Gauges {
@@ -191,6 +201,10 @@ impl Status for Broker {
             messages_paged: census.paged,
             resident_bytes: self.memory(),
             connections_blocked: open(objects.connections_blocked.get(), objects.connections_unblocked.get()),
+            sessions: sessions.sessions,
+            subscriptions: sessions.own + sessions.shared,
+            retained: census.retained,
+            retained_bytes: census.retained_bytes,
             journal_bytes: self.journal.disk_bytes(),
             journal_last: self.journal.last(),
             journal_durable: self.journal.durable(),

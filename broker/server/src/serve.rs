@@ -42,6 +42,8 @@ pub struct Parts {
     pub mqtt: Vec<Bound>,
     /// To be told of MQTT's clients.
     pub clients: Arc<Clients>,
+    /// To be given what its lists are made of.
+    pub panel: Arc<http::Panel>,
 }
 
 /// The data path, as its surroundings see it: store, shards, connections and their listeners.
@@ -104,7 +106,6 @@ where
 
     // Hashing takes a tenth of a second on a small machine: the store is opened meanwhile.
     let authenticator = tokio::spawn(authenticator(config.clone(), counters.clone()));
-    let clients = Arc::new(Clients::default());
     let drain_timeout = config.node.drain_timeout.0;
     let parts = Parts {
         config,
@@ -114,7 +115,8 @@ where
         lifecycle: lifecycle.clone(),
         amqp,
         mqtt,
-        clients,
+        clients: Arc::default(),
+        panel: Arc::clone(&panel),
     };
     let path = tokio::select! {
         path = start(parts) => path?,

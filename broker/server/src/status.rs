@@ -33,6 +33,14 @@ pub struct Gauges {
     pub resident_bytes: u64,
     /// Connections that are not read because of an alarm.
     pub connections_blocked: u64,
+    /// MQTT's sessions.
+    pub sessions: u64,
+    /// Their subscriptions.
+    pub subscriptions: u64,
+    /// Retained messages.
+    pub retained: u64,
+    /// Bytes of memory that they take.
+    pub retained_bytes: u64,
     /// Bytes of the journal on disk.
     pub journal_bytes: u64,
     /// Records appended since the journal began.

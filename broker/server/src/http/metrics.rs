@@ -23,6 +23,10 @@ pub(super) fn render(panel: &Panel) -> String {
     page.alarms(panel);
     page.traffic(&panel.counters);
     page.objects(&panel.counters);
+    page.mqtt(&panel.counters);
+    if let Some(desk) = panel.desk.get() {
+        page.gauge("portolan_mqtt_connections", "MQTT clients connected", desk.clients.count().0);
+    }
     if let Some(status) = panel.status.get() {
         page.gauges(&status.gauges());
     }
@@ -128,6 +132,33 @@ impl Page {
         self.counter("portolan_messages_paged_in_total", "", "Bodies read back from the journal", d.paged_in.get());
     }
 
+    fn mqtt(&mut self, counters: &Counters) {
+        let (received, delivered) = (&counters.mqtt_received, &counters.mqtt_delivered);
+        self.by_qos("portolan_mqtt_messages_received_total", "Messages published, by QoS", &received.messages);
+        self.by_qos("portolan_mqtt_messages_delivered_total", "Messages delivered, by QoS", &delivered.messages);
+        let table: [(&str, &str, &Counter); 8] = [
+            ("messages_denied", "Publishes without the right to them, or above the rate", &received.denied),
+            ("messages_dropped", "Messages that a session did not get", &delivered.dropped),
+            ("payload_bytes_received", "Bytes of payloads published", &received.payload_bytes),
+            ("payload_bytes_delivered", "Bytes of payloads delivered", &delivered.payload_bytes),
+            ("packets_received", "Packets of every kind", &received.packets),
+            ("packets_sent", "Packets of every kind", &delivered.packets),
+            ("bytes_received", "Bytes read", &received.bytes),
+            ("bytes_sent", "Bytes written", &delivered.bytes),
+        ];
+        for (what, help, counter) in table {
+            self.counter(&format!("portolan_mqtt_{what}_total"), "", help, counter.get());
+        }
+    }
+
+    fn by_qos(&mut self, name: &str, help: &str, counters: &[Counter; 3]) {
+        // Writing to a string cannot fail.
+        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} counter");
+        for (qos, counter) in counters.iter().enumerate() {
+            let _ = writeln!(self.0, "{name}{{qos=\"{qos}\"}} {}", counter.get());
+        }
+    }
+
     fn objects(&mut self, counters: &Counters) {
         let o = &counters.objects;
         let table: [(&str, &str, &Counter); 7] = [
@@ -151,7 +182,7 @@ impl Page {
     }
 
     fn gauges(&mut self, g: &Gauges) {
-        let table: [(&str, &str, u64); 16] = [
+        let table: [(&str, &str, u64); 20] = [
             ("rabbitmq_connections", "Open connections", g.connections),
             ("rabbitmq_channels", "Open channels", g.channels),
             ("rabbitmq_consumers", "Consumers", g.consumers),
@@ -165,6 +196,10 @@ impl Page {
             ("rabbitmq_queue_messages_ram_bytes", "Bytes of bodies in memory", g.resident_bytes),
             ("rabbitmq_queue_messages_paged_out", "Messages whose body is in the journal only", g.messages_paged),
             ("portolan_connections_blocked", "Connections not read because of an alarm", g.connections_blocked),
+            ("portolan_mqtt_sessions", "Sessions, with and without a connection", g.sessions),
+            ("portolan_mqtt_subscriptions", "Subscriptions of sessions", g.subscriptions),
+            ("portolan_retained_messages", "Retained messages", g.retained),
+            ("portolan_retained_bytes", "Bytes of memory that they take", g.retained_bytes),
             ("portolan_journal_bytes", "Bytes of the journal on disk", g.journal_bytes),
             ("portolan_journal_durable_index", "Last record on stable storage", g.journal_durable),
             (

@@ -1,11 +1,14 @@
-//! The HTTP listener: metrics for Prometheus and health for whoever starts and balances.
+//! The HTTP listener: metrics for Prometheus, health for whoever starts and balances, lists for operators.
 
+mod lists;
 mod metrics;
+mod page;
 
 use std::io;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
+use axum::Extension;
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -14,13 +17,16 @@ use axum::routing::get;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use portolan_core::broker::Broker;
 use portolan_core::counters::Counters;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
 use crate::alarms::{AlarmBoard, Marks};
+use crate::auth::Authenticator;
 use crate::bind::Bound;
 use crate::config::Config;
+use crate::mqtt::clients::Clients;
 use crate::status::{Lifecycle, Phase, Status};
 
 /// Connections served at a time; more wait to be accepted.
@@ -42,6 +48,17 @@ pub struct Panel {
     started_at: SystemTime,
     // Empty until the data path is up.
     status: OnceLock<Arc<dyn Status>>,
+    desk: OnceLock<Desk>,
+}
+
+/// What lists are made of, and who may read them.
+pub struct Desk {
+    /// The broker.
+    pub broker: Arc<Broker>,
+    /// Knows who asks.
+    pub authenticator: Arc<Authenticator>,
+    /// MQTT's clients.
+    pub clients: Arc<Clients>,
 }
 
 impl Panel {
@@ -63,6 +80,7 @@ impl Panel {
             marks,
             started_at: SystemTime::now(),
             status: OnceLock::new(),
+            desk: OnceLock::new(),
         }
     }
 
@@ -70,6 +88,14 @@ impl Panel {
     pub fn show(&self, status: Arc<dyn Status>) {
         // There is one data path per process; a second one would change nothing.
         let _ = self.status.set(status);
+    }
+}
+
+impl Panel {
+    /// Answers for lists from now on.
+    pub fn open(&self, desk: Desk) {
+        // As above.
+        let _ = self.desk.set(desk);
     }
 }
 
@@ -90,8 +116,8 @@ async fn accept(listener: TcpListener, router: Router, permits: Arc<Semaphore>) 
     // The semaphore is never closed.
     while let Ok(permit) = permits.clone().acquire_owned().await {
         match listener.accept().await {
-            Ok((stream, _)) => {
-                let router = router.clone();
+            Ok((stream, peer)) => {
+                let router = router.clone().layer(Extension(peer));
                 tokio::spawn(async move {
                     converse(stream, router).await;
                     drop(permit);
@@ -123,6 +149,9 @@ fn router(panel: Arc<Panel>) -> Router {
         .route("/metrics", get(metrics))
         .route("/health/live", get(live))
         .route("/health/ready", get(ready))
+        .route("/api/mqtt/connections", get(lists::connections))
+        .route("/api/mqtt/sessions", get(lists::sessions))
+        .route("/api/mqtt/subscriptions", get(lists::subscriptions))
         .with_state(panel)
 }
 

@@ -15,6 +15,7 @@ impl Status for Fixed {
     fn gauges(&self) -> Gauges {
         Gauges {
             queues: 3,
+            sessions: 4,
             messages_ready: 5,
             messages_unsettled: 2,
             journal_last: 10,
@@ -47,8 +48,13 @@ fn site() -> Site {
 impl Site {
     /// The status code and everything after it.
     async fn get(&self, path: &str) -> (u16, String) {
+        self.get_as(path, "").await
+    }
+
+    /// With more lines in the request's head.
+    async fn get_as(&self, path: &str, head: &str) -> (u16, String) {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
-        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{head}\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
@@ -98,6 +104,8 @@ async fn metrics_have_the_names_that_dashboards_expect() {
         "rabbitmq_alarms_memory_used_watermark 0",
         "rabbitmq_alarms_free_disk_space_watermark 1",
         "rabbitmq_queues 3",
+        "portolan_mqtt_messages_received_total{qos=\"2\"} 0",
+        "portolan_mqtt_sessions 4",
         "rabbitmq_queue_messages_ready 5",
         "rabbitmq_queue_messages 7",
         "portolan_journal_durable_lag 3",

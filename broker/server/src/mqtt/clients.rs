@@ -45,6 +45,8 @@ struct State {
     online: HashMap<ConnectionId, (Arc<Opened>, u64)>,
     /// The most that were online at a time.
     most: usize,
+    /// All that ever were.
+    opened: u64,
     partings: HashMap<Arc<str>, (Parting, u64)>,
     /// Clients by when they parted; one that parted again stands here twice, and its last number counts.
     order: VecDeque<(Arc<str>, u64)>,
@@ -65,6 +67,11 @@ impl Clients {
         (state.online.len(), state.most)
     }
 
+    /// How many have connected since the start.
+    pub fn opened_in_all(&self) -> u64 {
+        self.state.lock().opened
+    }
+
     /// The connection of that number.
     pub fn find(&self, id: ConnectionId) -> Option<Online> {
         let (opened, since) = self.state.lock().online.get(&id).cloned()?;
@@ -82,6 +89,7 @@ impl Observer for Clients {
         let entry = (Arc::new(opened), now_ms());
         let mut state = self.state.lock();
         state.online.insert(connection, entry);
+        state.opened += 1;
         state.most = state.most.max(state.online.len());
     }
 
@@ -138,7 +146,7 @@ pub(crate) mod tests {
         clients.opened(ConnectionId(1), opened("a"));
         clients.opened(ConnectionId(2), opened("b"));
         clients.closed(ConnectionId(1), "a", "keep alive timeout");
-        assert_eq!((clients.count(), clients.online().len()), ((1, 2), 1));
+        assert_eq!((clients.count(), clients.online().len(), clients.opened_in_all()), ((1, 2), 1, 2));
         assert_eq!(&*clients.find(ConnectionId(2)).unwrap().opened.client, "b");
         assert_eq!(&*clients.parting("a").unwrap().reason, "keep alive timeout");
         // One that was never accepted.

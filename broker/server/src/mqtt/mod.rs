@@ -1,6 +1,7 @@
 //! MQTT behind its listeners: what the configuration allows it, its connections, and what operators see of them.
 
 pub mod clients;
+pub mod sys;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
