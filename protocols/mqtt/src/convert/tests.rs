@@ -196,7 +196,7 @@ fn any_hub() -> impl Strategy<Value = Hub> {
         |((message_id, correlation_id), (one, two, three, four), (timestamp, text, retain), entries)| Hub {
             message_id,
             correlation_id,
-            reply_topic: one.clone(),
+            reply_topic: one,
             reply_to: two.clone(),
             content_type: two,
             content_encoding: three.clone(),
