@@ -25,10 +25,16 @@ class Suite:
     config: object = None
     settings: list = field(default_factory=list)
     environment: dict = field(default_factory=dict)
+    # It speaks MQTT, to the port in BROKER_MQTT.
+    mqtt: bool = False
     # It depends on those settings, or looks at our metrics: another broker cannot pass it.
     ours: bool = False
     # What the command must be told besides when the broker is not ours.
     peer_arguments: list = field(default_factory=list)
+
+
+def _mqtt(name, command, seconds, needs=(), **more):
+    return Suite(name, [str(word) for word in command], seconds, needs=list(needs), mqtt=True, **more)
 
 
 def _python(name, path, seconds):
@@ -88,4 +94,31 @@ SUITES = [
         environment={"PORTOLAN": str(target_folder() / "release/portolan")},
     ),
     Suite("crash", [str(DEBUG / "crash-suite")], 60 + 20 * int(os.environ.get("CRASH_ROUNDS", "5")), needs=["rust"]),
+    Suite("mqtt-requirements", ["python3", "-u", str(CONFORMANCE / "requirements/check.py")], 60, ours=True),
+    _mqtt("mqtt-rules", ["python3", "-u", CONFORMANCE / "mqtt/rules_suite.py"], 400),
+    _mqtt("paho", [PYTHON, "-u", CONFORMANCE / "mqtt/paho_suite.py"], 240, ["python"]),
+    _mqtt(
+        "paho-c",
+        ["{scratch}/paho-suite"],
+        120,
+        ["paho-c"],
+        before=["cc", "-O1", "-Wall", "-Wextra", "-Werror", "-o", "{scratch}/paho-suite", str(CONFORMANCE / "c/paho_suite.c"), "-lpaho-mqtt3c"],
+    ),
+    _mqtt("mosquitto-clients", ["bash", CONFORMANCE / "c/mosquitto_suite.sh"], 180, ["mosquitto-clients"]),
+    _mqtt("mqttjs", ["node", CONFORMANCE / "js/mqttjs_suite.js"], 180, ["node"]),
+    _mqtt("rumqttc", [DEBUG / "rumqttc-suite"], 180, ["rust"]),
+    _mqtt("mqtt-amqp", [PYTHON, "-u", CONFORMANCE / "mqtt/interop_suite.py"], 180, ["python"], ours=True),
+    _mqtt(
+        "fleet",
+        [PYTHON, "-u", CONFORMANCE / "harness/fleet_suite.py"],
+        120,
+        ["python"],
+        environment={"EXAMPLES": str(ROOT / "examples")},
+    ),
+    _mqtt(
+        "mqtt-crash",
+        ["python3", "-u", CONFORMANCE / "mqtt/crash_suite.py"],
+        120 + 20 * int(os.environ.get("CRASH_ROUNDS", "5")),
+        ours=True,
+    ),
 ]

@@ -90,6 +90,14 @@ class Tools:
         if not shutil.which("amqp-publish"):
             self._apt("amqp-tools")
 
+    def _paho_c(self):
+        if not Path("/usr/include/MQTTClient.h").exists() or not shutil.which("cc"):
+            self._apt("libpaho-mqtt-dev", "gcc", "libc6-dev")
+
+    def _mosquitto_clients(self):
+        if not shutil.which("mosquitto_rr"):
+            self._apt("mosquitto-clients")
+
     def _rust(self):
         """The Rust clients, in the profile that the tests have already built."""
         command = ["cargo", "build", "--locked", "--bins", "-p", "portolan-conformance", "-p", "portolan-examples"]

@@ -73,7 +73,7 @@ def run(call=lambda function: function()):
         except Exception as problem:  # every check gets its turn
             failed += 1
             where = traceback.extract_tb(problem.__traceback__)
-            line = next((frame.lineno for frame in where if frame.name == function.__name__), 0)
+            line = next((frame.lineno for frame in where if frame.name == function.__name__.split(" ")[0]), 0)
             text = " ".join(f"{type(problem).__name__}: {problem}".split())
             print(f"not ok {name}: line {line}: {text[:400]}", flush=True)
     sys.exit(1 if failed else 0)
