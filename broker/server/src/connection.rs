@@ -158,6 +158,7 @@ impl<E: Engine> Task<E> {
         let mut told = around.stop.clone();
         let mut stop = pin!(told.changed());
         let mut stopping = false;
+        // What is rarely waited for is in a box, or each connection would keep a place for it.
         loop {
             let (reading, blocked, due) = (self.may_read(), self.blocked, self.next_timer());
             if timer.deadline() != due {
@@ -168,9 +169,9 @@ impl<E: Engine> Task<E> {
                 biased;
                 next = poll_fn(|cx| self.poll_read(cx)), if reading => next,
                 () = woken.called() => self.on_woken(),
-                _ = stream.writable(), if blocked => self.on_writable(),
+                _ = async { Box::pin(stream.writable()).await }, if blocked => self.on_writable(),
                 () = &mut timer => self.on_timer(),
-                _ = around.alarms.changed(seen), if alarmed => self.on_alarm(),
+                _ = async { Box::pin(around.alarms.changed(seen)).await }, if alarmed => self.on_alarm(),
                 _ = &mut stop, if !stopping => {
                     stopping = true;
                     let reason = around.stop.borrow().clone().unwrap_or_default();

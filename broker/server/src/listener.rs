@@ -107,11 +107,10 @@ impl<P: Protocol> Acceptor<P> {
             opened.connections_closed.add(1);
             drop(place);
         };
-        eprintln!("LIFE {} TASK {}", size_of_val(&life), size_of::<Task<P::Engine>>());
         self.common.workers.next().spawn(life.instrument(span));
     }
 
-    fn task(&self, stream: net::TcpStream, peer: SocketAddr, id: u64) -> io::Result<Task<P::Engine>> {
+    fn task(&self, stream: net::TcpStream, peer: SocketAddr, id: u64) -> io::Result<Box<Task<P::Engine>>> {
         let stream = TcpStream::from_std(stream)?;
         // Without it the last piece of each answer waits for the client's acknowledgement of the one before.
         stream.set_nodelay(true)?;
@@ -120,6 +119,6 @@ impl<P: Protocol> Acceptor<P> {
         let (writer, woken) = (Arc::new(writer), Arc::new(Wake::default()));
         let wire = Box::new(TcpWire::new(Arc::clone(&writer), Arc::clone(&woken)));
         let engine = self.protocol.connect(ConnectionId(id), peer, wire, now_ms());
-        Ok(Task::new(engine, writer, reader, peer, woken, Arc::clone(&self.common.around)))
+        Ok(Box::new(Task::new(engine, writer, reader, peer, woken, Arc::clone(&self.common.around))))
     }
 }
