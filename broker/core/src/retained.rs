@@ -110,6 +110,8 @@ impl Retained {
 
     /// Where the record of a topic's message is.
     fn stored(&self, key: &[u8]) -> Option<(u64, Position)> {
+        // Nothing is stored as long as there is no id for it: devices that only use QoS 0 pay for one look-up.
+        self.queue?;
         self.topics.get(key).and_then(|kept| kept.stored)
     }
 
