@@ -78,6 +78,10 @@ impl Consumers {
     /// Adds one; it is in line at once.
     pub fn add(&mut self, consumer: Consumer) -> u32 {
         self.next_serial += 1;
+        if self.slots.is_empty() {
+            // Most queues have one consumer, and there may be many thousands of such queues.
+            self.slots.reserve_exact(1);
+        }
         let slot = Slot { consumer, serial: self.next_serial, room: true, in_line: false };
         let key = self.slots.insert(slot) as u32;
         self.arrived.push(key);

@@ -43,7 +43,8 @@ pub struct Chunk {
     /// Encoded bytes; append to them freely.
     pub bytes: Vec<u8>,
     sent: usize,
-    shared: VecDeque<Shared>,
+    /// Made with the first large body: most connections never see one.
+    shared: Option<Box<VecDeque<Shared>>>,
     shared_bytes: usize,
 }
 
@@ -55,13 +56,16 @@ impl Chunk {
 
     /// Everything has been sent.
     pub fn is_empty(&self) -> bool {
-        self.sent == self.bytes.len() && self.shared.is_empty()
+        self.sent == self.bytes.len() && self.shared_bytes == 0
     }
 
     /// Adds a part of a message's body by reference.
     pub fn share(&mut self, message: &Message, range: Range<usize>) {
+        if range.is_empty() {
+            return;
+        }
         self.shared_bytes += range.len();
-        self.shared.push_back(Shared { at: self.bytes.len(), message: message.clone(), range });
+        self.shared.get_or_insert_default().push_back(Shared { at: self.bytes.len(), message: message.clone(), range });
     }
 
     /// Adds everything of another one.
@@ -73,14 +77,17 @@ impl Chunk {
         let base = self.bytes.len() - other.sent;
         self.bytes.extend_from_slice(&other.bytes[other.sent..]);
         self.shared_bytes += other.shared_bytes;
-        self.shared.extend(other.shared.drain(..).map(|part| Shared { at: base + part.at, ..part }));
+        if let Some(shared) = other.shared.take() {
+            let moved = shared.into_iter().map(|part| Shared { at: base + part.at, ..part });
+            self.shared.get_or_insert_default().extend(moved);
+        }
     }
 
     /// Writes until all is sent or the wire takes no more.
     fn send(&mut self, wire: &dyn Wire) -> io::Result<()> {
         const PARTS: usize = 64;
         while !self.is_empty() {
-            let written = match self.shared.is_empty() {
+            let written = match self.shared_bytes == 0 {
                 true => wire.write(&[IoSlice::new(&self.bytes[self.sent..])])?,
                 false => {
                     let mut parts = [IoSlice::new(&[]); PARTS];
@@ -99,7 +106,7 @@ impl Chunk {
     fn gather<'a>(&'a self, parts: &mut [IoSlice<'a>]) -> usize {
         let mut at = self.sent;
         let mut count = 0;
-        for shared in &self.shared {
+        for shared in self.shared.iter().flat_map(|shared| shared.iter()) {
             if count + 2 >= parts.len() {
                 return count;
             }
@@ -116,7 +123,9 @@ impl Chunk {
     }
 
     fn advance(&mut self, mut written: usize) {
-        while let Some(shared) = self.shared.front_mut() {
+        while let Some(parts) = &mut self.shared
+            && let Some(shared) = parts.front_mut()
+        {
             let before = (shared.at - self.sent).min(written);
             self.sent += before;
             written -= before;
@@ -127,7 +136,7 @@ impl Chunk {
             if !shared.range.is_empty() {
                 return;
             }
-            self.shared.pop_front();
+            parts.pop_front();
         }
         self.sent += written;
     }
@@ -153,7 +162,7 @@ pub struct Inner<S> {
     sending_bytes: usize,
     writing: bool,
     /// Written after a change that is not durable yet: sent when the journal has reached the index.
-    held: Chunk,
+    held: Option<Box<Chunk>>,
     gate: Option<Index>,
     /// The journal will call when it has reached this index.
     waiting: Option<Index>,
@@ -166,7 +175,10 @@ pub struct Inner<S> {
 impl<S> Inner<S> {
     /// The protocol's part, and where to write.
     pub fn parts(&mut self) -> (&mut S, &mut Chunk) {
-        let out = if self.gate.is_some() { &mut self.held } else { &mut self.pending };
+        let out = match self.gate {
+            Some(_) => &mut **self.held.get_or_insert_default(),
+            None => &mut self.pending,
+        };
         (&mut self.sessions, out)
     }
 
@@ -187,7 +199,7 @@ impl<S> Inner<S> {
 
     /// Bytes that wait in it.
     pub fn bytes(&self) -> usize {
-        self.pending.len() + self.held.len() + self.sending_bytes
+        self.pending.len() + self.held.as_ref().map_or(0, |held| held.len()) + self.sending_bytes
     }
 
     /// Remembers a consumer that got [`Taken::Full`](crate::delivery::Taken::Full).
@@ -223,7 +235,7 @@ impl<S: Sessions + 'static> Outbox<S> {
             sending: Chunk::default(),
             sending_bytes: 0,
             writing: false,
-            held: Chunk::default(),
+            held: None,
             gate: None,
             waiting: None,
             paused: Vec::new(),
@@ -329,7 +341,7 @@ impl<S: Sessions + 'static> Outbox<S> {
         let mut inner = self.inner.lock();
         inner.closed = true;
         inner.pending = Chunk::default();
-        inner.held = Chunk::default();
+        inner.held = None;
         inner.paused = Vec::new();
         if !inner.writing {
             inner.sending = Chunk::default();
@@ -370,8 +382,9 @@ impl<S: Sessions + 'static> Waiter for Durable<S> {
             inner.waiting = None;
             if inner.gate.is_some_and(|gate| gate <= durable) {
                 inner.gate = None;
-                let held = std::mem::take(&mut inner.held);
-                inner.pending.append(held);
+                if let Some(held) = inner.held.take() {
+                    inner.pending.append(*held);
+                }
             }
             let (sessions, out) = inner.parts();
             sessions.durable(durable, out);

@@ -128,6 +128,7 @@ fn restore_session(
     left_at: u64,
     will: Option<Will>,
 ) {
+    let will = will.map(Box::new);
     let mut state = State { expiry, durable: true, left_at, queue, will, ..State::default() };
     list(vhost, &client, &mut state);
     let mut sessions = vhost.sessions.lock();

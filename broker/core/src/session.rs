@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::catalogue::ConnectionId;
 use crate::exchange::{Grant, QueueTarget};
 use crate::message::{Facts, Message, Origin, Span};
+use crate::subscriptions::Filter;
 
 /// The expiry of a session that never ends by itself \[MQTT 5, 3.1.2.11.2\].
 pub const NEVER: u32 = u32::MAX;
@@ -120,7 +121,7 @@ pub(crate) struct State {
     pub(crate) queue: Option<QueueTarget>,
     /// Packet ids of QoS 2 messages that were received and not yet released.
     pub(crate) received: BTreeSet<u16>,
-    pub(crate) will: Option<Will>,
+    pub(crate) will: Option<Box<Will>>,
     /// Taken out of its vhost: whoever still finds it must look again.
     pub(crate) over: bool,
 }
@@ -192,6 +193,15 @@ impl Session {
         state.subscriptions.len() + state.shared.len()
     }
 
+    /// Whether it has a subscription with that filter.
+    pub fn has(&self, filter: &Filter<'_>) -> bool {
+        let state = self.state.lock();
+        match filter.group {
+            Some(group) => state.shared.contains_key(group),
+            None => state.subscriptions.contains_key(filter.pattern),
+        }
+    }
+
     /// How it is now.
     pub fn view(&self) -> SessionView {
         let state = self.state.lock();
@@ -235,8 +245,8 @@ pub struct Group {
 mod tests {
     use super::*;
 
-    fn will(delay: u32) -> Option<Will> {
-        Some(Will { key: vec![], properties: vec![1], body: vec![], retain: false, delay, ttl: None })
+    fn will(delay: u32) -> Option<Box<Will>> {
+        Some(Box::new(Will { key: vec![], properties: vec![1], body: vec![], retain: false, delay, ttl: None }))
     }
 
     #[test]

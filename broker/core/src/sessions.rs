@@ -83,6 +83,11 @@ impl Broker {
                 }
                 return Ok(Opened::Wait);
             }
+            // Whoever was promised the session before came before: the last one stays.
+            if let Some(earlier) = state.waiting.take_if(|claim| claim.connection != wish.claim.connection) {
+                earlier.holder.displaced();
+            }
+            state.waiting = None;
             // One without expiry is new here, or had a connection when the broker ended.
             let present = state.expiry > 0 && !wish.clean && !state.is_over_at(now);
             let mut emptied = None;
@@ -97,7 +102,7 @@ impl Broker {
                 emptied = was_durable.then(|| self.journal.last());
             }
             let before = (state.will.take(), state.expiry, state.left_at);
-            (state.will, state.expiry, state.left_at) = (wish.will, wish.expiry, 0);
+            (state.will, state.expiry, state.left_at) = (wish.will.map(Box::new), wish.expiry, 0);
             match self.note_session(vhost, &session.client, &mut state) {
                 Ok(durable) => {
                     state.holder = Some(wish.claim);
@@ -138,15 +143,18 @@ impl Broker {
         if let Some(will) = will.filter(|_| leave.will) {
             self.publish_will(vhost, &will, now, effects);
         }
-        if state.expiry == 0 {
+        if state.expiry == 0 && state.waiting.is_none() {
             self.end_session(vhost, session, &mut state, now, effects);
+        } else if state.expiry == 0 {
+            // It stays until the one who waits has come, so that others who want it find that one.
+            self.empty_session(vhost, &session.client, &mut state, now, effects);
         } else {
             if let Err(error) = self.note_session(vhost, &session.client, &mut state) {
                 effects.store_error = Some(error);
             }
             list(vhost, &session.client, &mut state);
         }
-        if let Some(next) = state.waiting.take() {
+        if let Some(next) = &state.waiting {
             next.holder.granted();
         }
     }
@@ -154,8 +162,17 @@ impl Broker {
     /// A connection that waits for a session gives up.
     pub fn forgo_session(&self, vhost: &Vhost, client: &str, connection: ConnectionId) {
         let session = vhost.sessions.lock().by_client.get(client).cloned();
-        if let Some(session) = session {
-            session.state.lock().waiting.take_if(|claim| claim.connection == connection);
+        let Some(session) = session else { return };
+        let mut state = session.state.lock();
+        if state.waiting.take_if(|claim| claim.connection == connection).is_none() {
+            return;
+        }
+        if state.holder.is_none() && state.expiry == 0 && !state.over {
+            // Only kept for the one who waited, and empty.
+            state.over = true;
+            state.left_at = 0;
+            list(vhost, &session.client, &mut state);
+            vhost.sessions.lock().by_client.remove(&session.client);
         }
     }
 
@@ -263,7 +280,7 @@ impl Broker {
             queue: state.queue.map(|queue| queue.id.0),
             expiry: state.expiry,
             left_at: state.left_at,
-            will: state.will.clone(),
+            will: state.will.as_deref().cloned(),
         }
     }
 
@@ -383,7 +400,12 @@ pub(crate) fn list(vhost: &Vhost, client: &Arc<str>, state: &mut State) {
 
 /// Rules for the queues of sessions: what exceeds the limit is dropped as it comes, as Mosquitto does.
 pub(crate) fn session_options(most: u64) -> QueueOptions {
-    QueueOptions { max_length: Some(most), overflow: Overflow::RejectPublish, ..QueueOptions::default() }
+    QueueOptions {
+        max_length: Some(most),
+        overflow: Overflow::RejectPublish,
+        begun_stays: true,
+        ..QueueOptions::default()
+    }
 }
 
 impl Vhost {
