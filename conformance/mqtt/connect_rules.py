@@ -159,7 +159,7 @@ def in_5_no_client_id_goes_with_a_session(version):
     Client(version, name).leave()
 
 
-@rule(v5="3.1.3-8 3.2.2-6 3.2.2-7 3.2.2-8", v3="3.1.4-5")
+@rule(v5="3.1.4-6 3.1.3-8 3.2.2-6 3.2.2-7 3.2.2-8", v3="3.1.4-5")
 def after_a_refusal_nothing_is_read(version):
     topic = fresh()
     watcher = Client(version)
@@ -202,7 +202,7 @@ def anonymous_is_let_in_from_loopback(version):
     Client(version).leave()
 
 
-@rule(v3="6.0.0-2", v5="4.2-1", versions=ALL)
+@rule(v3="7.1.1-1", v5="4.2-1", versions=ALL)
 def packets_may_come_byte_by_byte_or_many_at_once(version):
     topic = fresh()
     with Raw(version) as raw:
