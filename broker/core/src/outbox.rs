@@ -44,6 +44,7 @@ pub struct Chunk {
     pub bytes: Vec<u8>,
     sent: usize,
     /// Made with the first large body: most connections never see one.
+    #[expect(clippy::box_collection, reason = "an empty deque takes four times the place of a pointer")]
     shared: Option<Box<VecDeque<Shared>>>,
     shared_bytes: usize,
 }
