@@ -210,7 +210,8 @@ proptest! {
         };
         let back = dialects().amqp091.hub(&published_again(&from_amqp(&hub)));
         let texts = back.application.clone();
-        prop_assert_eq!(Hub { application: hub.application.clone(), published_qos: None, ..back }, hub.clone());
+        let whole = Hub { application: hub.application.clone(), published_qos: None, ..back };
+        prop_assert_eq!(&whole, &hub);
         // Every value that has a text comes back as that text, in order.
         let kept = hub.application.0.iter().filter(|(_, value)| match value {
             Value::Bytes(octets) => std::str::from_utf8(octets).is_ok(),
