@@ -420,3 +420,22 @@ impl<E: Engine> Task<E> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn future_size<'a, E: 'a, F: Future>(_: fn(&'a mut Task<E>) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// Beside its state, which is in memory once.
+    #[test]
+    fn a_connections_task_is_small() {
+        let mqtt = future_size(Task::<portolan_mqtt::Connection>::run);
+        let amqp = future_size(Task::<portolan_amqp091::Connection>::run);
+        let states = (size_of::<Task<portolan_mqtt::Connection>>(), size_of::<Task<portolan_amqp091::Connection>>());
+        println!("futures: MQTT {mqtt}, AMQP {amqp} bytes; states: {states:?}");
+        assert!(mqtt <= 1024 && amqp <= 1024 && states.0 <= 2048, "MQTT {mqtt}, AMQP {amqp}, {states:?}");
+    }
+}

@@ -14,6 +14,7 @@ pub mod config;
 pub mod connection;
 pub mod exit;
 pub mod http;
+pub mod label;
 pub mod listener;
 pub mod logging;
 pub mod mqtt;

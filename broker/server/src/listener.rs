@@ -12,9 +12,9 @@ use portolan_core::engine::Engine;
 use portolan_core::outbox::Wire;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::sleep;
-use tracing::Instrument;
 
 use crate::connection::{Surroundings, Task};
+use crate::label::{Label, Labelled};
 use crate::time::now_ms;
 use crate::wake::Wake;
 use crate::wire::TcpWire;
@@ -94,7 +94,6 @@ impl<P: Protocol> Acceptor<P> {
             return;
         };
         let id = self.common.next_id.fetch_add(1, Ordering::Relaxed);
-        let span = tracing::info_span!("connection", id, %peer);
         let acceptor = Arc::clone(self);
         let life = async move {
             let opened = &acceptor.common.broker.counters.objects;
@@ -107,7 +106,7 @@ impl<P: Protocol> Acceptor<P> {
             opened.connections_closed.add(1);
             drop(place);
         };
-        self.common.workers.next().spawn(life.instrument(span));
+        self.common.workers.next().spawn(Labelled::new(Label { id, peer }, life));
     }
 
     fn task(&self, stream: net::TcpStream, peer: SocketAddr, id: u64) -> io::Result<Box<Task<P::Engine>>> {
