@@ -1,12 +1,18 @@
 //! One socket with what is still to be written and what is not yet whole.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with};
+
 /// Octets asked of the kernel by one read.
 pub(crate) const READ: usize = 256 * 1024;
+
+/// Connections from one address of the loopback interface. When half the ports of an address are taken, the kernel
+/// looks through all of them for each connection more.
+const PER_ADDRESS: usize = 4000;
 
 /// A connected socket.
 pub(crate) struct Link {
@@ -23,6 +29,17 @@ impl Link {
     /// Connects, to block until told otherwise, but for no longer than `patience` in one call.
     pub(crate) fn connect(addr: SocketAddr, patience: Duration) -> io::Result<Self> {
         Self::over(TcpStream::connect_timeout(&addr, patience)?, patience)
+    }
+
+    /// Connects as one of so many that they need more than one address to come from, if they have them.
+    pub(crate) fn connect_as(number: usize, addr: SocketAddr, patience: Duration) -> io::Result<Self> {
+        let Some(source) = source(number, addr) else {
+            return Self::connect(addr, patience);
+        };
+        let socket = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+        bind(&socket, &SocketAddrV4::new(source, 0))?;
+        connect(&socket, &addr)?;
+        Self::over(socket.into(), patience)
     }
 
     /// A link over a socket that is connected.
@@ -91,8 +108,39 @@ impl Link {
     }
 }
 
+/// The address that connection number `number` comes from; `None` if that is left to the kernel.
+fn source(number: usize, to: SocketAddr) -> Option<Ipv4Addr> {
+    let host = u8::try_from(number / PER_ADDRESS).ok()?.checked_add(1)?;
+    (host > 1 && matches!(to, SocketAddr::V4(to) if to.ip().is_loopback())).then(|| Ipv4Addr::new(127, 0, 0, host))
+}
+
 impl AsFd for Link {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_connections_come_from_several_addresses() {
+        let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 1883));
+        let far = SocketAddr::from((Ipv4Addr::new(192, 0, 2, 1), 1883));
+        for (number, to, from) in [
+            (PER_ADDRESS - 1, loopback, None),
+            (PER_ADDRESS, loopback, Some(Ipv4Addr::new(127, 0, 0, 2))),
+            (19_000, loopback, Some(Ipv4Addr::new(127, 0, 0, 5))),
+            (19_000, far, None),
+            (usize::MAX, loopback, None),
+        ] {
+            assert_eq!(source(number, to), from, "{number}");
+        }
+        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let link = Link::connect_as(PER_ADDRESS, listener.local_addr().unwrap(), Duration::from_secs(5)).unwrap();
+        let (_, peer) = listener.accept().unwrap();
+        assert_eq!(peer, link.socket.local_addr().unwrap());
+        assert_eq!(peer.ip(), Ipv4Addr::new(127, 0, 0, 2));
     }
 }

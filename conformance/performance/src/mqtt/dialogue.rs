@@ -50,15 +50,9 @@ impl Dialogue {
     /// Connects as a publisher (`p`), a subscriber (`c`) or another. The socket blocks until it is told otherwise.
     pub(crate) fn begin(load: &Load, level: Level, what: char, index: usize) -> Result<Self, Trouble> {
         let id = topic::client(&load.target, what, index);
-        Self::connect(&load.target, level, &id, load.keep_alive, load.durable && what == 'c')
-    }
-
-    fn connect(target: &Target, level: Level, id: &str, keep_alive: u16, durable: bool) -> Result<Self, Trouble> {
-        let link = Link::connect(target.addr, PATIENCE)?;
-        let steps = VecDeque::new();
-        let mut begun = Self { link, level, steps, early: Vec::new(), passed: 0, allowance: u16::MAX };
-        begun.then(vec![connecting(target, level, id, keep_alive, durable)])?;
-        Ok(begun)
+        let link = Link::connect_as(index, load.target.addr, PATIENCE)?;
+        let durable = load.durable && what == 'c';
+        Self::over(link, level, connecting(&load.target, level, &id, load.keep_alive, durable))
     }
 
     /// A connection for this and that.
@@ -67,9 +61,17 @@ impl Dialogue {
     }
 
     fn as_client(target: &Target, level: Level, id: &str) -> Result<Self, Trouble> {
-        let mut known = Self::connect(target, level, id, SHORT, false)?;
+        let link = Link::connect(target.addr, PATIENCE)?;
+        let mut known = Self::over(link, level, connecting(target, level, id, SHORT, false))?;
         known.complete()?;
         Ok(known)
+    }
+
+    fn over(link: Link, level: Level, first: Step) -> Result<Self, Trouble> {
+        let steps = VecDeque::new();
+        let mut begun = Self { link, level, steps, early: Vec::new(), passed: 0, allowance: u16::MAX };
+        begun.then(vec![first])?;
+        Ok(begun)
     }
 
     /// Connects consumer number `index` and subscribes for it.
