@@ -52,6 +52,8 @@ pub struct QueueOptions {
     pub single_active_consumer: bool,
     /// Returns after which a message is dead-lettered.
     pub delivery_limit: Option<u32>,
+    /// A message that has been delivered once comes back whatever its time [MQTT-4.3.3-7].
+    pub begun_stays: bool,
 }
 
 /// What a client declares a queue to be.
@@ -200,6 +202,7 @@ impl Reader<'_> {
             dead_letter: self.dead_letter()?,
             single_active_consumer: self.flag("x-single-active-consumer")?,
             delivery_limit: self.delivery_limit()?,
+            begun_stays: false,
         })
         .and_then(|options| self.ignored().map(|()| options))
     }

@@ -336,6 +336,16 @@ impl Queue {
         self.ready_bytes = self.ready_bytes.saturating_sub(entry.body_bytes());
     }
 
+    /// Its time is over, and that still matters.
+    pub(crate) fn is_expired(&self, entry: &Entry, now: u64) -> bool {
+        entry.expires_at != 0 && entry.expires_at <= now && !self.stays(entry)
+    }
+
+    /// It has been delivered before, and then its time does not matter here.
+    pub(crate) fn stays(&self, entry: &Entry) -> bool {
+        entry.returns > 0 && self.identity.options.begun_stays
+    }
+
     /// Delivers while someone has credit and something is ready.
     pub fn dispatch(&mut self, cx: &mut Context<'_>) {
         while self.consumers.any_in_line() {
@@ -343,7 +353,7 @@ impl Queue {
                 return;
             };
             match self.levels[level].front() {
-                Some(entry) if entry.expires_at != 0 && entry.expires_at <= cx.now => {
+                Some(entry) if self.is_expired(entry, cx.now) => {
                     if let Some(entry) = self.take(level, cx) {
                         self.depart(entry, Reason::Expired, cx);
                     }

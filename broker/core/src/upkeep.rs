@@ -179,7 +179,7 @@ impl Queue {
         }
         for level in 0..self.levels.len() {
             self.levels[level].bring_head();
-            while self.levels[level].front().is_some_and(|e| e.expires_at != 0 && e.expires_at <= cx.now) {
+            while self.levels[level].front().is_some_and(|entry| self.is_expired(entry, cx.now)) {
                 let Some(entry) = self.take(level, cx) else {
                     break;
                 };
@@ -194,7 +194,8 @@ impl Queue {
         if !self.timed {
             return None;
         }
-        let message = self.levels.iter().map(Ready::front_expires_at).filter(|&at| at != 0).min();
+        let leaves = |level: &&Ready| !level.front().is_some_and(|entry| self.stays(entry));
+        let message = self.levels.iter().filter(leaves).map(Ready::front_expires_at).filter(|&at| at != 0).min();
         let own = self.identity.options.expires.map(|after| self.used_at + after);
         message.into_iter().chain(own.filter(|_| self.consumers.is_empty())).min()
     }
