@@ -84,7 +84,9 @@ impl Consumers {
         }
         let slot = Slot { consumer, serial: self.next_serial, room: true, in_line: false };
         let key = self.slots.insert(slot) as u32;
-        self.arrived.push(key);
+        if self.single_active {
+            self.arrived.push(key);
+        }
         self.line_up(key);
         key
     }
@@ -142,8 +144,7 @@ impl Consumers {
 
     /// A consumer that takes what costs no credit.
     pub fn with_room(&self) -> Option<u32> {
-        let key = *self.arrived.first()?;
-        self.slots.get(key as usize).filter(|slot| slot.room).map(|_| key)
+        self.slots.iter().find(|(_, slot)| slot.room).map(|(key, _)| key as u32)
     }
 
     /// It took a delivery: uses credit, unless that was settled as it left, and goes to the end of its priority's

@@ -24,6 +24,7 @@ pub mod message;
 mod moved;
 pub mod outbox;
 mod pattern;
+mod patterns;
 pub mod queue;
 pub mod queues;
 pub mod ready;

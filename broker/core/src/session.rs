@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::catalogue::ConnectionId;
 use crate::exchange::{Grant, QueueTarget};
+use crate::patterns::Patterns;
 use crate::message::{Facts, Message, Origin, Span};
 use crate::subscriptions::Filter;
 
@@ -114,7 +115,7 @@ pub(crate) struct State {
     /// Under which time its vhost lists it as due, 0 if it does not.
     pub(crate) listed: u64,
     /// Its own subscriptions, by pattern.
-    pub(crate) subscriptions: HashMap<Box<[u8]>, Subscription, ahash::RandomState>,
+    pub(crate) subscriptions: Patterns,
     /// Those that it shares with others, by group.
     pub(crate) shared: BTreeMap<Box<str>, Subscription>,
     /// Where its messages wait; made with the first subscription.
@@ -210,7 +211,7 @@ impl Session {
             connection: state.holder.as_ref().map(|claim| claim.connection),
             expiry: state.expiry,
             left_at: state.left_at,
-            subscriptions: state.subscriptions.iter().map(|(pattern, one)| (pattern.clone(), *one)).collect(),
+            subscriptions: state.subscriptions.iter().map(|(pattern, one)| (pattern.into(), *one)).collect(),
             shared: state.shared.iter().map(|(group, one)| (group.clone(), *one)).collect(),
             queue: state.queue,
             received: state.received.len(),

@@ -219,7 +219,7 @@ impl Broker {
         }
         if let Some(queue) = state.queue.filter(|_| !own.is_empty()) {
             with_topics(vhost, |topics| {
-                for (pattern, one) in &own {
+                for (pattern, one) in own.iter() {
                     rebind(topics, pattern, queue, Some(one.grant()), None);
                 }
             });

@@ -11,6 +11,9 @@ use portolan::{node, serve};
 static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
+    // Huge pages round the memory of many small connections up by megabytes. Where the kernel does not know the
+    // wish, it stays as it is.
+    let _ = rustix::thread::disable_transparent_huge_pages(true);
     match Cli::parse().run(|loaded| serve::run(loaded, node::start)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

@@ -1,7 +1,7 @@
 //! The connection's state machine: cuts packets from the input and does what each asks.
 
+use core::net::SocketAddr;
 use std::cell::Cell;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -35,6 +35,9 @@ thread_local! {
 
 /// Longest time between two looks at the clock.
 const TICK_MS: u64 = 60_000;
+
+/// Largest packet of a client that is not logged in: strangers must not have us keep more.
+const STRANGER: usize = 64 * 1024;
 
 /// How the connection is told about its session.
 pub(crate) struct Link {
@@ -93,6 +96,8 @@ pub struct Connection {
     pub(crate) rate: Rate,
     pub(crate) now: u64,
     heard_at: u64,
+    /// Input is held back because the client published too fast.
+    too_fast: bool,
     /// When the log was last told that the store takes nothing.
     pub(crate) complained_at: u64,
     /// Why it ended, for the device's owner.
@@ -138,6 +143,7 @@ impl Connection {
             routes: None,
             now,
             heard_at: now,
+            too_fast: false,
             complained_at: 0,
             ended_for: None,
         }
@@ -154,8 +160,15 @@ impl Connection {
     /// Handles every whole packet of the input; returns how much was used.
     fn packets(&mut self, input: &[u8], work: &mut Work) -> (usize, Option<Ask>) {
         let mut used = 0;
-        let max_packet = self.settings.max_packet as usize;
         loop {
+            if self.phase == Phase::Connect && input.get(used).is_some_and(|first| first >> 4 != 1) {
+                // Known by its first byte; the rest of it need not be awaited.
+                return (input.len(), Some(self.refuse_silently("the first packet was not CONNECT")));
+            }
+            let max_packet = match self.phase {
+                Phase::Running => self.settings.max_packet as usize,
+                _ => STRANGER.min(self.settings.max_packet as usize),
+            };
             let frame = match split(&input[used..], max_packet) {
                 Ok(Some(frame)) => frame,
                 Ok(None) => return (used, None),
@@ -232,6 +245,14 @@ impl Connection {
 
     /// Whether a publisher may go on after what it just published.
     fn may_publish_on(&mut self) -> Ask {
+        if self.outbox.lock().sessions.unanswered_beyond(self.settings.receive_max.into()) {
+            if self.version == Version::V5 {
+                let text = "more messages are under way than the receive maximum in CONNACK";
+                return self.fail(Reason::ReceiveMaximumExceeded, text);
+            }
+            // Before 5.0 the client knows of no maximum: it waits instead.
+            return Ask::Wait(self.broker.journal.last());
+        }
         if self.alarms.shortage().reason().is_some() {
             return Ask::Pause;
         }
@@ -239,7 +260,7 @@ impl Connection {
             return Ask::Wait(self.broker.journal.last());
         }
         if self.rate.is_exceeded(self.now) {
-            self.broker.counters.mqtt_received.denied.add(1);
+            self.too_fast = true;
             return Ask::Hold;
         }
         Ask::More
@@ -269,10 +290,6 @@ impl Engine for Connection {
         self.outbox.await_durable();
         let ask = match ask {
             Some(ask) => ask,
-            None if published && self.outbox.lock().sessions.unanswered() > usize::from(self.settings.receive_max) => {
-                let text = "more QoS 1 messages are under way than the receive maximum in CONNACK";
-                self.fail(Reason::ReceiveMaximumExceeded, text)
-            }
             None if published => self.may_publish_on(),
             None => Ask::More,
         };
@@ -310,9 +327,15 @@ impl Engine for Connection {
 
     fn tick(&mut self, now: u64, reading: bool) -> (u64, Ask) {
         self.now = now;
+        if self.too_fast && !self.rate.is_exceeded(now) {
+            self.too_fast = false;
+            self.outbox.wake();
+        }
+        // A new second begins for those who are counted.
+        let next = if self.settings.publish_rate > 0 { now / 1000 * 1000 + 1000 } else { now + TICK_MS };
         let patience = u64::from(self.promise.keep_alive) * 1500;
         if self.phase != Phase::Running || patience == 0 {
-            return (now + TICK_MS, self.still());
+            return (next, self.still());
         }
         if !reading {
             // Silence is not the client's fault.
@@ -324,8 +347,7 @@ impl Engine for Connection {
             self.outbox.flush();
             return (now + TICK_MS, ask);
         }
-        let at = (self.heard_at + patience).min(now + TICK_MS);
-        (if self.rate.is_exceeded(now) { now + 1000 } else { at }, self.still())
+        ((self.heard_at + patience).min(next), self.still())
     }
 
     fn flush(&self) -> bool {

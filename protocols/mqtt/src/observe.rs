@@ -1,6 +1,6 @@
 //! What operators may see of connections: told as they open and close.
 
-use std::net::SocketAddr;
+use core::net::SocketAddr;
 use std::sync::Arc;
 
 use portolan_core::catalogue::ConnectionId;
