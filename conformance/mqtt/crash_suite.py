@@ -106,7 +106,7 @@ class Subscriber:
     def __init__(self, version, filters, rng):
         self.version, self.name, self.rng = version, fresh("s"), rng
         self.got, self.released, self.held, self.failure = [], set(), [], None
-        self.pending = set()
+        self.pending, self.life = set(), 0
         self.lock, self.stopped = threading.Lock(), threading.Event()
         self.raw, _ = session(version, self.name)
         self.raw.send(codec.subscribe(version, 1, [(text, 2) for text in filters]))
@@ -126,6 +126,7 @@ class Subscriber:
                 except AssertionError as problem:
                     self.failure = problem
                     return
+                self.life += 1
                 self.held.clear()
             except AssertionError as problem:
                 self.failure = problem
@@ -136,7 +137,7 @@ class Subscriber:
             with self.lock:
                 # A QoS 2 id between PUBREC and PUBCOMP stands for the message we have already.
                 if found.qos != 2 or found.number not in self.pending:
-                    self.got.append((found.payload.decode(), found.qos))
+                    self.got.append((found.payload.decode(), found.qos, f"id {found.number} DUP {found.dup:d} on connection {self.life}"))
             if found.qos == 2:
                 self.pending.add(found.number)
             self.held.append((found.qos, found.number))
@@ -184,16 +185,16 @@ def judge(publishers, subscribers):
     for subscriber in subscribers:
         got = subscriber.payloads()
         first, twice = {}, []
-        for place, (text, qos) in enumerate(got):
+        for place, (text, qos, how) in enumerate(got):
             name, number = text.split()
             key = (name, int(number))
             if key in first:
                 # QoS 1 may come again: from the broker after a crash, and from the publisher, which sends again.
                 if qos == 2:
-                    twice.append(text)
+                    twice.append(f"{text} as {got[first[key]][2]}, then {how}")
             else:
                 first[key] = place
-        assert not twice, f"{len(twice)} messages of QoS 2 came twice: {twice[:5]}"
+        assert not twice, f"{len(twice)} messages of QoS 2 came twice: {twice[:3]}"
         for publisher in publishers:
             lost = [n for n in sorted(publisher.done) if (publisher.name, n) not in first]
             assert not lost, f"{len(lost)} acknowledged messages of {publisher.name} are lost, the first {lost[:5]}"
@@ -235,7 +236,7 @@ def main():
                 for one in subscribers:
                     if one.failure:
                         raise one.failure
-                return all(wanted <= {text for text, _ in one.payloads()} for one in subscribers)
+                return all(wanted <= {text for text, _, _ in one.payloads()} for one in subscribers)
 
             try:
                 until(all_there, "everything", 30)

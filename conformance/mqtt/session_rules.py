@@ -344,9 +344,13 @@ def a_takeover_cancels_a_delayed_will_and_publishes_another(version):
 
 
 @rule(v3="3.1.2-5 3.1.2-4 4.1.0-2 4.3.3-2 3.1.2-7", v5="3.1.2-23 4.1.0-1 4.3.3-10", alone=True)
-def a_session_survives_the_end_of_the_broker(version):
-    for word in ("restart", "kill"):
-        _survives(version, word)
+def a_session_survives_a_restart_of_the_broker(version):
+    _survives(version, "restart")
+
+
+@rule(v3="4.1.0-2 4.3.3-1 4.3.3-2 3.1.2-7", v5="4.1.0-1 4.3.3-6 4.3.3-10", alone=True)
+def a_session_survives_kill_9_of_the_broker(version):
+    _survives(version, "kill")
 
 
 def _survives(version, word):
