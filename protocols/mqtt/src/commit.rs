@@ -54,6 +54,7 @@ impl Connection {
         if work.unanswered.is_empty() {
             return;
         }
+        self.free_refused(work);
         // The last index given out so far covers everything that this batch wrote.
         let durable = persisted.then(|| self.broker.journal.last());
         let mut inner = self.outbox.lock();
@@ -64,6 +65,17 @@ impl Connection {
                 continue;
             }
             deliveries.answer(out, durable, one.kind, one.packet_id, one.reason);
+        }
+    }
+
+    /// A QoS 2 message that was not taken leaves its packet id free: the next one under it is not a second copy
+    /// [MQTT-4.3.3-9].
+    fn free_refused(&self, work: &mut Work) {
+        let (Some(vhost), Some(session)) = (&self.vhost, &self.session) else { return };
+        for one in work.unanswered.iter().filter(|one| one.kind == AckKind::Pubrec && one.reason.is_error()) {
+            if let Err(error) = self.broker.complete(vhost, session, one.packet_id) {
+                work.effects.store_error = Some(error);
+            }
         }
     }
 

@@ -59,12 +59,20 @@ pub(crate) struct Deliveries {
     /// Consumers that got nothing more because the window is closed or a packet id is taken.
     pub(crate) stalled: Vec<ConsumerRef>,
     /// Takes no deliveries any more: the session is being left.
-    pub(crate) left: bool,
+    left: bool,
     /// Asked for each delivery, where permissions are on what is delivered.
     pub(crate) access: Option<Arc<dyn Access>>,
     aliases: Option<Box<Aliases>>,
     dialects: Arc<Dialects>,
     counters: Arc<Counters>,
+    tally: Tally,
+}
+
+/// Deliveries since the last flush, for the counters: added once per flush and not per message.
+#[derive(Clone, Copy, Default)]
+struct Tally {
+    messages: [u64; 3],
+    payload_bytes: u64,
 }
 
 /// Topics that the client knows by number.
@@ -87,7 +95,22 @@ impl Deliveries {
             aliases: None,
             dialects,
             counters,
+            tally: Tally::default(),
         }
+    }
+
+    /// Adds what was delivered since the last time to the counters.
+    fn count(&mut self) {
+        let tally = std::mem::take(&mut self.tally);
+        let delivered = &self.counters.mqtt_delivered;
+        for (counter, count) in delivered.messages.iter().zip(tally.messages) {
+            counter.add(count);
+            delivered.packets.add(count);
+        }
+        delivered.payload_bytes.add(tally.payload_bytes);
+        let [at_most_once, at_least_once, exactly_once] = tally.messages;
+        self.counters.delivered.consume_auto.add(at_most_once);
+        self.counters.delivered.consume_manual.add(at_least_once + exactly_once);
     }
 
     /// We may set so many topic aliases.
@@ -113,9 +136,17 @@ impl Deliveries {
         }
     }
 
-    /// Publishes that wait for their answer.
-    pub(crate) fn unanswered(&self) -> usize {
-        self.answers.len()
+    /// More than `most` of the client's messages wait for the journal.
+    pub(crate) fn unanswered_beyond(&self, most: usize) -> bool {
+        let ours = |answer: &&Answer| answer.kind != AckKind::Pubrel;
+        self.answers.len() > most && self.answers.iter().filter(ours).count() > most
+    }
+
+    /// The session is being left: nothing more is delivered, and nothing follows what is written by now
+    /// [MQTT-3.14.4-1].
+    pub(crate) fn leave(&mut self) {
+        self.left = true;
+        self.answers.clear();
     }
 
     fn deliver(&mut self, delivery: &Delivery<'_>, out: &mut Chunk) -> Taken {
@@ -191,6 +222,10 @@ impl Deliveries {
             aliases.apply(&mut packet);
         }
         encode::publish(&mut out.bytes, self.peer.version, &packet);
+        if let Some(count) = self.tally.messages.get_mut(usize::from(qos.bits())) {
+            *count += 1;
+        }
+        self.tally.payload_bytes += message.body().len() as u64;
         if qos == Qos::AtMostOnce { Taken::Settled } else { Taken::More }
     }
 
@@ -282,6 +317,7 @@ impl Recipient for Client {
     }
 
     fn flush(&self) {
+        self.0.lock().sessions.count();
         self.0.flush();
     }
 }

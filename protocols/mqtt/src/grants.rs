@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use portolan_core::session::{Session, Subscription};
+use portolan_core::session::Subscription;
 use smallvec::SmallVec;
 
 use crate::topic;
@@ -67,8 +67,7 @@ struct Various {
 
 impl Grants {
     /// Looks at the session's subscriptions anew.
-    pub(crate) fn refresh(&mut self, session: &Session) {
-        let subscriptions = session.view().subscriptions;
+    pub(crate) fn refresh(&mut self, subscriptions: &[(Box<[u8]>, Subscription)]) {
         let Some((_, first)) = subscriptions.first() else {
             self.own = Own::None;
             return;
@@ -82,8 +81,8 @@ impl Grants {
         };
     }
 
-    /// One was added to the session, or took the place of an older one.
-    pub(crate) fn added(&mut self, pattern: &[u8], one: Subscription, new: bool, session: &Session) {
+    /// One was added to the session, or took the place of an older one. False when all must be looked at anew.
+    pub(crate) fn added(&mut self, pattern: &[u8], one: Subscription, new: bool) -> bool {
         match &mut self.own {
             Own::None if new => self.own = Own::Alike(one),
             Own::Alike(known) if Self::alike(known, &one) => {}
@@ -91,8 +90,9 @@ impl Grants {
                 various.filters.push((filter_of(pattern), one));
                 various.known.clear();
             }
-            _ => self.refresh(session),
+            _ => return false,
         }
+        true
     }
 
     fn alike(one: &Subscription, other: &Subscription) -> bool {

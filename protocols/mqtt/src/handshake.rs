@@ -281,10 +281,15 @@ impl Connection {
         let window = pending.receive_maximum.min(self.settings.inflight_max);
         let keep_alive = match (self.settings.keep_alive_max, pending.keep_alive) {
             (0, asked) => asked,
+            // It cannot be told, and would be ended for what it does not know.
+            (_, asked) if self.version != Version::V5 => asked,
             (most, 0) => most,
             (most, asked) => asked.min(most),
         };
         self.promise = Promise { keep_alive, expiry: pending.expiry, window, proven: pending.scram.is_some() };
+        if present {
+            self.refresh_grants(&session);
+        }
         {
             let mut inner = self.outbox.lock();
             let (deliveries, _) = inner.parts();
@@ -292,9 +297,6 @@ impl Connection {
             deliveries.window = window;
             deliveries.set_aliases(pending.alias_maximum.min(self.settings.topic_alias_out));
             deliveries.access = self.access.clone().filter(|access| access.checks_deliveries());
-            if present {
-                deliveries.grants.refresh(&session);
-            }
             if let Some(index) = durable {
                 inner.hold(index);
             }

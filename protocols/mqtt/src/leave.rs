@@ -66,13 +66,15 @@ impl Connection {
                 && let (Some(pending), Some(vhost)) = (self.pending.take(), &self.vhost)
             {
                 self.broker.forgo_session(vhost, &pending.client, self.id);
+                let ended_for = self.ended_for.unwrap_or("the connection ended before CONNACK");
+                self.settings.observer.closed(self.id, &pending.client, ended_for);
             }
             return;
         }
         let (Some(session), Some(vhost)) = (self.session.clone(), self.vhost.clone()) else { return };
         let held = {
             let mut inner = self.outbox.lock();
-            inner.sessions.left = true;
+            inner.sessions.leave();
             std::mem::take(&mut inner.sessions.held)
         };
         let ended_for = self.ended_for.unwrap_or("the connection ended");

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use portolan_core::catalogue::Route;
 use portolan_core::engine::Ask;
 use portolan_core::message::{Facts, Message, Origin, Span};
+use portolan_core::refusal::Refusal;
 use portolan_core::session::TOPICS;
 use portolan_core::value::Table;
 
@@ -43,6 +44,11 @@ impl Connection {
         if publish.qos == Qos::ExactlyOnce {
             match self.arrive_once(publish.packet_id, work) {
                 Ok(true) => {}
+                Ok(false) if work.unanswered.iter().any(|one| one.packet_id == publish.packet_id) => {
+                    // What became of the first one is not certain before it is carried out.
+                    self.commit(work);
+                    return self.publish(publish, work);
+                }
                 // Received before: answered again, delivered once [MQTT-4.3.3-10].
                 Ok(false) => {
                     self.await_answer(publish, Reason::Success, work);
@@ -85,7 +91,7 @@ impl Connection {
         match self.broker.receive_once(vhost, session, packet_id) {
             Ok((fresh, waiting)) => {
                 work.persisted |= fresh && self.promise.expiry > 0;
-                if waiting > usize::from(self.settings.receive_max) {
+                if self.version == Version::V5 && waiting > usize::from(self.settings.receive_max) {
                     self.commit(work);
                     let text = "more QoS 2 messages are under way than the receive maximum in CONNACK";
                     return Err(self.fail(Reason::ReceiveMaximumExceeded, text));
@@ -167,6 +173,11 @@ impl Connection {
                 work.persisted |= std::mem::take(&mut work.effects.persisted);
                 Reason::Success
             }
+            Err(refusal @ Refusal::Limit { .. }) if self.version != Version::V5 => {
+                // It cannot be told, and to publish it again would not help: those who listen get it.
+                tracing::warn!(client = self.client(), ?refusal, "a message was not retained");
+                Reason::Success
+            }
             Err(refusal) => {
                 tracing::warn!(client = self.client(), ?refusal, "a retained message was not taken");
                 Reason::QuotaExceeded
@@ -195,15 +206,6 @@ impl Connection {
             return Some(self.fail(denied.reason, denied.text));
         }
         let reason = if self.version == Version::V5 { denied.reason } else { Reason::Success };
-        if publish.qos == Qos::ExactlyOnce
-            && reason.is_error()
-            && let (Some(vhost), Some(session)) = (&self.vhost, &self.session)
-        {
-            // An error ends the exchange: the packet id is free [MQTT-4.3.3-9].
-            if let Err(error) = self.broker.complete(vhost, session, publish.packet_id) {
-                work.effects.store_error = Some(error);
-            }
-        }
         self.await_answer(publish, reason, work);
         None
     }

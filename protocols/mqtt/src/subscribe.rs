@@ -24,14 +24,16 @@ const REPLAYED_AT_ONCE: usize = 1024;
 /// What one filter led to.
 struct Entry {
     reason: Reason,
+    /// Why not, for those who can change it.
+    text: Option<&'static str>,
     durable: Option<u64>,
     /// A queue whose retained messages are wanted, with the pattern, the granted QoS and the identifier.
     replay: Option<(QueueTarget, Vec<u8>, Subscription)>,
 }
 
 impl Entry {
-    fn refused(reason: Reason) -> Self {
-        Self { reason, durable: None, replay: None }
+    fn refused(reason: Reason, text: &'static str) -> Self {
+        Self { reason, text: Some(text), durable: None, replay: None }
     }
 }
 
@@ -42,12 +44,13 @@ impl Connection {
         let (vhost, session) = (self.vhost.clone()?, self.session.clone()?);
         let mut reasons = Vec::with_capacity(subscribe.count);
         let mut replays = Vec::new();
-        let mut durable = None;
+        let (mut durable, mut why) = (None, None);
         for (text, options) in subscribe.filters.clone() {
             let identifier = subscribe.identifier.unwrap_or(0);
             let entry = self.subscribe_one(&vhost, &session, text, options, identifier, work);
             durable = durable.max(entry.durable);
             reasons.push(entry.reason);
+            why = why.or(entry.text);
             replays.extend(entry.replay);
         }
         {
@@ -56,7 +59,7 @@ impl Connection {
             if let Some(index) = durable {
                 inner.hold(index);
             }
-            encode::suback(&mut inner.out().bytes, peer, subscribe.packet_id, &reasons, Explanation::NONE);
+            encode::suback(&mut inner.out().bytes, peer, subscribe.packet_id, &reasons, Explanation { reason_string: why, ..Explanation::NONE });
         }
         for (queue, pattern, subscription) in replays {
             self.replay(&vhost, queue, &pattern, subscription, work);
@@ -74,10 +77,10 @@ impl Connection {
         work: &mut Work,
     ) -> Entry {
         let Ok(parsed) = topic::Subscription::parse(text) else {
-            return Entry::refused(Reason::TopicFilterInvalid);
+            return Entry::refused(Reason::TopicFilterInvalid, "write a shared subscription as $share/<group>/<filter>");
         };
         if topic::levels(parsed.filter) > self.settings.topic_levels {
-            return Entry::refused(Reason::TopicFilterInvalid);
+            return Entry::refused(Reason::TopicFilterInvalid, "the filter has too many levels (mqtt.topic_levels)");
         }
         let mut pattern = Vec::with_capacity(parsed.filter.len());
         topic::append_key(parsed.filter, &mut pattern);
@@ -87,10 +90,13 @@ impl Connection {
             .is_some_and(|access| access.unrestricted() || access.read(TOPICS) && access.read_topic(TOPICS, &pattern));
         if !allowed {
             tracing::info!(client = self.client(), filter = text, "subscription refused: the user may not read it");
-            return Entry::refused(Reason::NotAuthorized);
+            return Entry::refused(Reason::NotAuthorized, "the user may not read what the filter matches");
         }
-        if session.subscriptions() >= self.settings.subscriptions {
-            return Entry::refused(Reason::QuotaExceeded);
+        let group = (parsed.share != Share::No).then_some(text);
+        let filter = Filter { pattern: &pattern, group };
+        if session.subscriptions() >= self.settings.subscriptions && !session.has(&filter) {
+            let text = "the client has as many subscriptions as it may have (mqtt.subscriptions)";
+            return Entry::refused(Reason::QuotaExceeded, text);
         }
         let subscription = Subscription {
             qos: options.qos.bits(),
@@ -98,15 +104,13 @@ impl Connection {
             retain_as_published: options.retain_as_published,
             identifier,
         };
-        let group = (parsed.share != Share::No).then_some(text);
-        let filter = Filter { pattern: &pattern, group };
         let subscribed =
             self.broker.subscribe_session(vhost, session, &filter, subscription, self.now, &mut work.effects);
         let Subscribed { new, queue, durable } = match subscribed {
             Ok(subscribed) => subscribed,
             Err(error) => {
                 tracing::warn!(client = self.client(), %error, "subscription refused");
-                return Entry::refused(Reason::QuotaExceeded);
+                return Entry::refused(Reason::QuotaExceeded, "the store takes nothing at the moment");
             }
         };
         let reason = [Reason::Success, Reason::GrantedQos1, Reason::GrantedQos2][usize::from(options.qos.bits())];
@@ -114,17 +118,20 @@ impl Connection {
             Some(group) => {
                 self.attach_group(group, queue, subscription);
                 // Shared subscriptions get nothing retained [MQTT5-4.8.2].
-                Entry { reason, durable, replay: None }
+                Entry { reason, text: None, durable, replay: None }
             }
             None => {
-                self.outbox.lock().sessions.grants.added(&pattern, subscription, new, session);
+                let noted = self.outbox.lock().sessions.grants.added(&pattern, subscription, new);
+                if !noted {
+                    self.refresh_grants(session);
+                }
                 self.attach_own(queue);
                 let wanted = match options.retain_handling {
                     RetainHandling::Always => true,
                     RetainHandling::IfNew => new,
                     RetainHandling::Never => false,
                 };
-                Entry { reason, durable, replay: wanted.then_some((queue, pattern, subscription)) }
+                Entry { reason, text: None, durable, replay: wanted.then_some((queue, pattern, subscription)) }
             }
         }
     }
@@ -154,14 +161,21 @@ impl Connection {
             reasons.push(self.unsubscribe_one(&vhost, &session, text, work));
         }
         let durable = (self.promise.expiry > 0).then(|| self.broker.journal.last());
+        self.refresh_grants(&session);
         let mut inner = self.outbox.lock();
-        inner.sessions.grants.refresh(&session);
         if let Some(index) = durable {
             inner.hold(index);
         }
         let peer = inner.sessions.peer;
         encode::unsuback(&mut inner.out().bytes, peer, unsubscribe.packet_id, &reasons, Explanation::NONE);
         None
+    }
+
+    /// Looks at the session's subscriptions anew, for what is delivered from here on.
+    pub(crate) fn refresh_grants(&self, session: &Session) {
+        // Before the outbox: its lock is taken after those of sessions and queues.
+        let subscriptions = session.view().subscriptions;
+        self.outbox.lock().sessions.grants.refresh(&subscriptions);
     }
 
     fn unsubscribe_one(&mut self, vhost: &Arc<Vhost>, session: &Arc<Session>, text: &str, work: &mut Work) -> Reason {
