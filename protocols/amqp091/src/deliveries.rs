@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use portolan_core::counters::Counters;
 use portolan_core::delivery::{ConsumerRef, Delivery, DeliveryRef, Outcome, Recipient, Settlement, Taken};
 use portolan_core::hub::Dialects;
 use portolan_core::message::Message;
@@ -199,6 +200,7 @@ pub(crate) struct Deliveries {
     most_unsettled: usize,
     /// Who reads the properties of messages from other protocols.
     dialects: Arc<Dialects>,
+    tally: Tally,
 }
 
 impl Deliveries {
@@ -212,6 +214,7 @@ impl Deliveries {
             names: Vec::new(),
             most_unsettled,
             dialects,
+            tally: Tally::default(),
         }
     }
 
@@ -265,6 +268,11 @@ impl Deliveries {
             }
             Some(settle) => session.tags.give(Held { delivery: settle, consumer: true, at: delivery.now }),
         };
+        match delivery.settle {
+            Some(_) => self.tally.manual += 1,
+            None => self.tally.auto += 1,
+        }
+        self.tally.redelivered += u64::from(delivery.redelivered);
         let message = delivery.message;
         self.names.clear();
         encode::put_names(&mut self.names, message.exchange(), message.routing_key());
@@ -324,11 +332,22 @@ impl Sessions for Deliveries {
 }
 
 /// The connection as queues see it.
-pub(crate) struct Client(pub(crate) Arc<Outbox<Deliveries>>);
+pub(crate) struct Client {
+    pub(crate) outbox: Arc<Outbox<Deliveries>>,
+    pub(crate) counters: Arc<Counters>,
+}
+
+/// Deliveries since the last flush, for the counters: added once per flush and not per message.
+#[derive(Clone, Copy, Default)]
+struct Tally {
+    manual: u64,
+    auto: u64,
+    redelivered: u64,
+}
 
 impl Recipient for Client {
     fn deliver(&self, delivery: &Delivery<'_>) -> Taken {
-        let mut inner = self.0.lock();
+        let mut inner = self.outbox.lock();
         if inner.is_closed() {
             return Taken::Gone;
         }
@@ -336,7 +355,7 @@ impl Recipient for Client {
         if !deliveries.deliver(delivery, out) {
             return Taken::Gone;
         }
-        if inner.bytes() < self.0.high_water {
+        if inner.bytes() < self.outbox.high_water {
             return Taken::More;
         }
         inner.pause(delivery.from);
@@ -344,7 +363,7 @@ impl Recipient for Client {
     }
 
     fn cancelled(&self, session: u32, consumer: u32) {
-        let mut inner = self.0.lock();
+        let mut inner = self.outbox.lock();
         let (deliveries, out) = inner.parts();
         deliveries.cancelled.push((session, consumer));
         let channel = deliveries.sessions.get(session as usize).map(|session| session.channel);
@@ -355,11 +374,16 @@ impl Recipient for Client {
     }
 
     fn mark(&self) -> bool {
-        self.0.mark()
+        self.outbox.mark()
     }
 
     fn flush(&self) {
-        self.0.flush();
+        let tally = std::mem::take(&mut self.outbox.lock().sessions.tally);
+        let delivered = &self.counters.delivered;
+        delivered.consume_manual.add(tally.manual);
+        delivered.consume_auto.add(tally.auto);
+        delivered.redelivered.add(tally.redelivered);
+        self.outbox.flush();
     }
 }
 

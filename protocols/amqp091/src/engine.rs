@@ -129,7 +129,7 @@ impl Connection {
         let journal = Arc::clone(&broker.journal);
         let outbox = Outbox::new(deliveries, wire, journal, settings.outbox_high, settings.outbox_low);
         Self {
-            recipient: Arc::new(Client(Arc::clone(&outbox))),
+            recipient: Arc::new(Client { outbox: Arc::clone(&outbox), counters: Arc::clone(&broker.counters) }),
             frame_max: settings.frame_max as usize,
             channel_max: settings.channel_max,
             broker,
