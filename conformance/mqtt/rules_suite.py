@@ -2,6 +2,7 @@
 
 import rules  # noqa: I001  (finds the packet codec for the others)
 import connect_rules  # noqa: F401  (registers its checks)
+import golden_rules  # noqa: F401
 import malformed_rules  # noqa: F401
 import message_rules  # noqa: F401
 import scram_rules  # noqa: F401
