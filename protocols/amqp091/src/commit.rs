@@ -50,7 +50,8 @@ impl Connection {
         self.effects.persisted = false;
         self.broker.publish(&mut self.batch, self.now, &mut self.effects);
         // The last index given out so far covers everything that this batch wrote.
-        let durable = self.effects.persisted.then(|| self.broker.journal.last());
+        let persisted = self.effects.persisted | std::mem::take(&mut self.retained);
+        let durable = persisted.then(|| self.broker.journal.last());
         let refused = self.refuse_publishes();
         if self.confirming.is_empty() {
             return;

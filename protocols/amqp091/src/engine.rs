@@ -107,6 +107,8 @@ pub struct Connection {
     pub(crate) confirming: Vec<u32>,
     /// What the batch adds to the counters.
     pub(crate) tally: crate::commit::Tally,
+    /// The batch wrote retained messages, which its confirms must wait for.
+    pub(crate) retained: bool,
     pub(crate) now: u64,
     /// When the log was last told that the store takes nothing.
     pub(crate) complained_at: u64,
@@ -159,6 +161,7 @@ impl Connection {
             tags: Vec::new(),
             confirming: Vec::new(),
             tally: crate::commit::Tally::default(),
+            retained: false,
             now,
             complained_at: 0,
             heard_at: now,

@@ -9,6 +9,7 @@ use portolan_core::engine::Ask;
 use portolan_core::exchange::ExchangeKind;
 use portolan_core::message::{Facts, Message, Origin, Span};
 use portolan_core::refusal::{Permission, Refusal};
+use portolan_core::session::TOPICS;
 use portolan_core::topology::{Caller, topic_permission};
 use portolan_core::value::{Table, Value};
 
@@ -256,6 +257,9 @@ impl Connection {
                 Message::assemble(facts, exchange, key, changed, piece.at(piece.body))
             }
         };
+        if extra.retain && piece.at(piece.exchange) == TOPICS.as_bytes() {
+            self.retain(&message())?;
+        }
         let Some(channel) = self.channels.get_mut(key as usize) else { return Ok(()) };
         let tag = match &mut channel.mode {
             Mode::Plain => 0,
@@ -288,6 +292,15 @@ impl Connection {
             self.tally.routed += 1;
             self.batch.add(&route.targets, message(), tag);
         }
+        Ok(())
+    }
+
+    /// Keeps the message for later subscribers to its topic. A transaction does not hold this back: what is retained
+    /// is the topic's state and no delivery.
+    fn retain(&mut self, message: &Message) -> Result<(), Failure> {
+        let Some(vhost) = self.vhost.clone() else { return Ok(()) };
+        self.broker.retain(&vhost, message, self.now, &mut self.effects)?;
+        self.retained |= std::mem::take(&mut self.effects.persisted);
         Ok(())
     }
 
@@ -358,6 +371,10 @@ impl Connection {
         let mut headers;
         if let Some(encoded) = known.headers {
             table::scan(encoded, self.settings.tables)?;
+            if asks_to_retain(encoded) {
+                let headers = table::read(encoded, self.settings.tables)?;
+                extra.retain = headers.get(RETAIN) == Some(&Value::Bool(true));
+            }
             if names_further_keys(encoded) {
                 headers = table::read(encoded, self.settings.tables)?;
                 extra.keys = further_keys(&headers)?;
@@ -389,8 +406,18 @@ struct Extra {
     ttl: Option<u64>,
     /// Routing keys beyond the one of the publish.
     keys: Vec<Arc<[u8]>>,
+    /// Those who subscribe to the topic later are to get it, too.
+    retain: bool,
     /// Properties to deliver instead of those that came.
     properties: Option<Vec<u8>>,
+}
+
+/// The header by which a message stays with its topic for later subscribers, whatever their protocol.
+const RETAIN: &str = "x-mqtt-retain";
+
+/// The headers may hold [`RETAIN`]: a quick look that errs on the side of yes.
+fn asks_to_retain(encoded: &[u8]) -> bool {
+    encoded.windows(RETAIN.len()).any(|name| name == RETAIN.as_bytes())
 }
 
 /// The headers may hold CC or BCC: a quick look that errs on the side of yes.
