@@ -203,7 +203,8 @@ impl Consumers {
         }
     }
 
-    fn step_out(&mut self, key: u32) {
+    /// It is not served until it lines up again.
+    pub(crate) fn step_out(&mut self, key: u32) {
         match self.line.front() {
             Some(&front) if front == key => drop(self.line.pop_front()),
             _ => self.line.retain(|&other| other != key),

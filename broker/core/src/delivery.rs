@@ -66,6 +66,8 @@ pub enum Taken {
     /// Did not take it, and wants no more until it asks the queue to resume: it holds too much, or the connection or
     /// session is about to be gone.
     Gone,
+    /// As [`Taken::Gone`], but what needs no acknowledgement is welcome meanwhile.
+    Closed,
 }
 
 /// A connection as the queues see it. All calls are short and never block; several threads may call at once.

@@ -402,10 +402,13 @@ impl Queue {
             settle: settle.map(|key| DeliveryRef { queue: self.identity.target, key }),
         };
         let taken = consumer.recipient.deliver(&delivery);
-        if taken == Taken::Gone {
-            // Its connection is ending and will unsubscribe it, which is what ends a queue that goes with it.
+        if matches!(taken, Taken::Gone | Taken::Closed) {
+            // If its connection is ending, that will unsubscribe it, which is what ends a queue that goes with it.
             self.consumers.refund(key);
-            self.consumers.pause(key);
+            match taken {
+                Taken::Closed => self.consumers.step_out(key),
+                _ => self.consumers.pause(key),
+            }
             return self.return_entry(entry, cx);
         }
         let recipient = Arc::clone(&consumer.recipient);

@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use crate::catalogue::ConnectionId;
+use crate::delivery::DeliveryRef;
 use crate::exchange::{Grant, QueueTarget};
 use crate::patterns::Patterns;
 use crate::message::{Facts, Message, Origin, Span};
@@ -92,6 +93,21 @@ pub struct Claim {
     pub holder: Arc<dyn Holder>,
 }
 
+/// A QoS 2 delivery of a group's message to a member whose connection ended: it is finished with that member
+/// \[MQTT-4.8.2-4\].
+pub struct Parked {
+    /// Under which packet id.
+    pub packet_id: u16,
+    /// What to settle.
+    pub delivery: DeliveryRef,
+    /// The message, unless the client has it already and only lets go of it.
+    pub message: Option<Message>,
+    /// When the message expires, milliseconds since the epoch; 0 for never.
+    pub expires_at: u64,
+    /// What the member was granted.
+    pub subscription: Subscription,
+}
+
 /// What outlives a client's connection. Found by the client's id in its vhost.
 pub struct Session {
     /// The client's id.
@@ -122,6 +138,8 @@ pub(crate) struct State {
     pub(crate) queue: Option<QueueTarget>,
     /// Packet ids of QoS 2 messages that were received and not yet released.
     pub(crate) received: BTreeSet<u16>,
+    /// To be finished by the next connection.
+    pub(crate) parked: Box<[Parked]>,
     pub(crate) will: Option<Box<Will>>,
     /// Taken out of its vhost: whoever still finds it must look again.
     pub(crate) over: bool,
@@ -186,6 +204,17 @@ impl Session {
     /// Where its messages wait, once it has subscribed to anything.
     pub fn queue(&self) -> Option<QueueTarget> {
         self.state.lock().queue
+    }
+
+    /// Keeps deliveries for the next connection, or until the session ends; then they are forgotten.
+    pub fn park(&self, parked: Vec<Parked>) {
+        let mut state = self.state.lock();
+        state.parked = std::mem::take(&mut state.parked).into_iter().chain(parked).collect();
+    }
+
+    /// Takes what was kept from the last connection.
+    pub fn unpark(&self) -> Box<[Parked]> {
+        std::mem::take(&mut self.state.lock().parked)
     }
 
     /// How many subscriptions it has.

@@ -6,13 +6,13 @@ use crate::broker::{Batch, Broker};
 use crate::catalogue::{ConnectionId, Snapshot, Vhost};
 use crate::consumer::Consumer;
 use crate::definition::{Overflow, QueueOptions};
-use crate::delivery::ConsumerRef;
+use crate::delivery::{ConsumerRef, Outcome, Settlement};
 use crate::effect::Effects;
 use crate::exchange::QueueTarget;
 use crate::fact::Fact;
 use crate::queue::Identity;
 use crate::refusal::Refusal;
-use crate::session::{Claim, Session, State, TOPICS, Will};
+use crate::session::{Claim, Parked, Session, State, TOPICS, Will};
 use crate::store::{QueueId, StoreError};
 use crate::topology::Durable;
 use crate::value::Table;
@@ -248,6 +248,10 @@ impl Broker {
 
     /// Subscriptions, waiting messages and packet ids go, in memory and in the store.
     fn empty_session(&self, vhost: &Arc<Vhost>, client: &Arc<str>, state: &mut State, now: u64, effects: &mut Effects) {
+        // They must not go to other members \[MQTT-4.8.2-5\].
+        let accepted = |one: &Parked| Settlement { delivery: one.delivery, outcome: Outcome::Accepted };
+        let parked: Vec<_> = std::mem::take(&mut state.parked).iter().map(accepted).collect();
+        self.settle(&parked, now, effects);
         self.unsubscribe_all(vhost, client, state, now, effects);
         if let Some(queue) = state.queue.take() {
             self.in_shard(queue.shard, now, effects, |shard, cx| shard.remove(queue, cx));

@@ -55,6 +55,9 @@ impl Connection {
             return;
         }
         held.released = true;
+        if let Some(shared) = &mut held.shared {
+            shared.message = None;
+        }
         work.releases.push((ack.packet_id, held.delivery));
     }
 

@@ -102,6 +102,11 @@ impl Connection {
 
     /// Consumers for which there was no place in the window, or no packet id, have another look.
     fn resume_stalled(&mut self, work: &mut Work) {
+        if self.parked
+            && let Some(session) = self.session.clone()
+        {
+            self.unpark(&session);
+        }
         let stalled = std::mem::take(&mut self.outbox.lock().sessions.stalled);
         if !stalled.is_empty() {
             self.broker.resume(&stalled, self.now, &mut work.effects);

@@ -10,7 +10,8 @@ use portolan_core::counters::Counters;
 use portolan_core::delivery::{ConsumerRef, Delivery, DeliveryRef, Recipient, Taken};
 use portolan_core::hub::Dialects;
 use portolan_core::message::{MQTT_QOS, Message, Origin};
-use portolan_core::outbox::{Chunk, Outbox, Sessions};
+use portolan_core::outbox::{Chunk, Outbox, SHARE_FROM, Sessions};
+use portolan_core::session::Subscription;
 use portolan_core::store::Index;
 
 use crate::codec::encode::{self, Explanation, Peer};
@@ -26,18 +27,43 @@ pub(crate) const OWN: u32 = 0;
 
 thread_local! {
     /// The topic being written; one for each thread, so that idle connections keep none.
-    static TOPIC: RefCell<String> = const { RefCell::new(String::new()) };
+    static TOPIC: RefCell<Written> = const { RefCell::new(Written { key: Vec::new(), topic: String::new() }) };
+}
+
+/// A routing key and its topic: of a message for many subscribers it is made once.
+struct Written {
+    key: Vec<u8>,
+    topic: String,
+}
+
+impl Written {
+    #[inline]
+    fn topic(&mut self, key: &[u8]) -> &str {
+        if self.key != key || self.topic.is_empty() {
+            self.key.clear();
+            self.key.extend_from_slice(key);
+            self.topic.clear();
+            topic::append_topic(key, &mut self.topic);
+        }
+        &self.topic
+    }
 }
 
 /// A delivery of QoS 1 or 2 that the client has yet to acknowledge.
-#[derive(Clone, Copy)]
 pub(crate) struct Held {
     pub(crate) delivery: DeliveryRef,
     pub(crate) qos: Qos,
     /// PUBREC came: what is awaited is PUBCOMP.
     pub(crate) released: bool,
-    /// From the session's own queue.
-    pub(crate) own: bool,
+    /// Of QoS 2 from a group's queue: what it takes to go on with it on another connection.
+    pub(crate) shared: Option<Box<Shared>>,
+}
+
+/// What is kept of a group's message until its member has it.
+pub(crate) struct Shared {
+    pub(crate) message: Option<Message>,
+    pub(crate) expires_at: u64,
+    pub(crate) subscription: Subscription,
 }
 
 /// An answer that waits for the journal, or for one before it that does.
@@ -63,7 +89,7 @@ pub(crate) struct Deliveries {
     /// Asked for each delivery, where permissions are on what is delivered.
     pub(crate) access: Option<Arc<dyn Access>>,
     aliases: Option<Box<Aliases>>,
-    dialects: Arc<Dialects>,
+    pub(crate) dialects: Arc<Dialects>,
     counters: Arc<Counters>,
     tally: Tally,
 }
@@ -163,9 +189,8 @@ impl Deliveries {
                 (converted.flags, 0, &*converted.properties)
             }
         };
-        TOPIC.with_borrow_mut(|topic| {
-            topic.clear();
-            topic::append_topic(message.routing_key(), topic);
+        TOPIC.with_borrow_mut(|written| {
+            let topic = written.topic(message.routing_key());
             let granted = match own {
                 _ if flags & flags::REPLAY != 0 => Granted::replay(flags & MQTT_QOS, identifier),
                 true => self.grants.own(topic),
@@ -199,7 +224,7 @@ impl Deliveries {
             topic,
             properties: block,
             alias: None,
-            expiry: remaining(delivery),
+            expiry: remaining(delivery.expires_at, delivery.now),
             identifiers: &granted.identifiers,
             payload: message.body(),
         };
@@ -212,16 +237,20 @@ impl Deliveries {
         if qos != Qos::AtMostOnce {
             let Some(packet_id) = self.packet_id(delivery) else {
                 self.stalled.push(delivery.from);
-                return Taken::Gone;
+                return Taken::Closed;
             };
             let Some(settle) = delivery.settle else { return Taken::Gone };
-            self.held.insert(packet_id, Held { delivery: settle, qos, released: false, own });
+            let shared = (!own && qos == Qos::ExactlyOnce).then(|| {
+                let subscription = self.grants.subscription(delivery.consumer);
+                Box::new(Shared { message: Some(message.clone()), expires_at: delivery.expires_at, subscription })
+            });
+            self.held.insert(packet_id, Held { delivery: settle, qos, released: false, shared });
             packet.packet_id = packet_id;
         }
         if let Some(aliases) = &mut self.aliases {
             aliases.apply(&mut packet);
         }
-        encode::publish(&mut out.bytes, self.peer.version, &packet);
+        put(out, self.peer.version, &packet, message);
         if let Some(count) = self.tally.messages.get_mut(usize::from(qos.bits())) {
             *count += 1;
         }
@@ -233,18 +262,23 @@ impl Deliveries {
     fn release_again(&mut self, delivery: &Delivery<'_>, out: &mut Chunk) -> Taken {
         let (Some(packet_id), Some(settle)) = (self.packet_id(delivery), delivery.settle) else {
             self.stalled.push(delivery.from);
-            return Taken::Gone;
+            return Taken::Closed;
         };
-        let held = Held { delivery: settle, qos: Qos::ExactlyOnce, released: true, own: true };
+        let held = Held { delivery: settle, qos: Qos::ExactlyOnce, released: true, shared: None };
         self.held.insert(packet_id, held);
         encode::ack(&mut out.bytes, self.peer, AckKind::Pubrel, packet_id, Reason::Success, Explanation::NONE);
         Taken::More
     }
 
+    /// The client takes another one.
+    pub(crate) fn has_place(&self) -> bool {
+        self.held.len() < usize::from(self.window)
+    }
+
     /// The packet id of a delivery, if the window has a place. One of the session's own queue follows from the
     /// message's number there, so that it is the same after a reconnect and after a restart.
     fn packet_id(&self, delivery: &Delivery<'_>) -> Option<u16> {
-        if self.held.len() >= usize::from(self.window) {
+        if !self.has_place() {
             return None;
         }
         let free = |id: &u16| !self.held.contains_key(id);
@@ -257,10 +291,20 @@ impl Deliveries {
     }
 }
 
+/// Writes PUBLISH; a large body is sent from where it is.
+pub(crate) fn put(out: &mut Chunk, version: Version, packet: &encode::Delivery<'_>, message: &Message) {
+    let length = packet.payload.len();
+    if length < SHARE_FROM {
+        encode::publish(&mut out.bytes, version, packet);
+    } else if encode::publish_head(&mut out.bytes, version, packet) {
+        out.share(message, 0..length);
+    }
+}
+
 /// What is left of a message's time, in seconds, a begun one counted: 0 would mean that it is over.
-fn remaining(delivery: &Delivery<'_>) -> Option<u32> {
-    let left = delivery.expires_at.checked_sub(delivery.now)?;
-    (delivery.expires_at != 0).then(|| u32::try_from(left.div_ceil(1000)).unwrap_or(u32::MAX))
+pub(crate) fn remaining(expires_at: u64, now: u64) -> Option<u32> {
+    let left = expires_at.checked_sub(now)?;
+    (expires_at != 0).then(|| u32::try_from(left.div_ceil(1000)).unwrap_or(u32::MAX))
 }
 
 impl Aliases {
@@ -301,7 +345,7 @@ impl Recipient for Client {
             return Taken::Gone;
         }
         let taken = deliveries.deliver(delivery, out);
-        if taken == Taken::Gone || inner.bytes() < self.0.high_water {
+        if matches!(taken, Taken::Gone | Taken::Closed) || inner.bytes() < self.0.high_water {
             return taken;
         }
         inner.pause(delivery.from);

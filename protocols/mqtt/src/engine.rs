@@ -96,6 +96,8 @@ pub struct Connection {
     pub(crate) rate: Rate,
     pub(crate) now: u64,
     heard_at: u64,
+    /// The session has deliveries of the last connection for which the window had no place.
+    pub(crate) parked: bool,
     /// Input is held back because the client published too fast.
     too_fast: bool,
     /// When the log was last told that the store takes nothing.
@@ -143,6 +145,7 @@ impl Connection {
             routes: None,
             now,
             heard_at: now,
+            parked: false,
             too_fast: false,
             complained_at: 0,
             ended_for: None,

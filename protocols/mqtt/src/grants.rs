@@ -22,7 +22,7 @@ pub(crate) struct Granted {
 }
 
 impl Granted {
-    fn alone(one: Subscription) -> Self {
+    pub(crate) fn alone(one: Subscription) -> Self {
         let mut granted = Self::default();
         granted.add(one);
         granted
@@ -110,10 +110,15 @@ impl Grants {
         }
     }
 
+    /// The subscription to the group of that number.
+    pub(crate) fn subscription(&self, number: u32) -> Subscription {
+        let at = (number as usize).checked_sub(1);
+        at.and_then(|at| self.groups.get(at)).copied().unwrap_or_default()
+    }
+
     /// What a message of that group gets.
     pub(crate) fn group(&self, number: u32) -> Granted {
-        let at = (number as usize).checked_sub(1);
-        at.and_then(|at| self.groups.get(at)).map_or_else(Granted::default, |one| Granted::alone(*one))
+        Granted::alone(self.subscription(number))
     }
 
     /// Joins a group under that number, or changes what it grants.

@@ -349,6 +349,7 @@ impl Connection {
 
     /// Resumes what waits in a session that was there before.
     fn go_on(&mut self, session: &Session) {
+        self.unpark(session);
         if let Some(queue) = session.queue() {
             self.attach_own(queue);
         }

@@ -6,11 +6,10 @@ use portolan_core::delivery::{Outcome, Settlement};
 use portolan_core::engine::Ask;
 use portolan_core::sessions::Leave;
 
-use crate::codec::Qos;
 use crate::codec::decode::{Auth, Disconnect};
-use crate::deliveries::Held;
 use crate::engine::Connection;
 use crate::handshake::Phase;
+use crate::parked;
 use crate::reason::Reason;
 use crate::scram::{self, Scram, Step};
 
@@ -84,7 +83,17 @@ impl Connection {
                 this.broker.unsubscribe(consumer, this.now, &mut work.effects);
             }
             // In the order of their packet ids nothing follows from; the queue puts each into its old place.
-            work.settlements.extend(held.into_values().map(given_back));
+            let mut parked = Vec::new();
+            for (packet_id, held) in held {
+                match parked::of(packet_id, &held) {
+                    Some(one) => parked.push(one),
+                    None => {
+                        work.settlements.push(Settlement { delivery: held.delivery, outcome: Outcome::Released });
+                    }
+                }
+            }
+            parked.sort_by_key(|one| std::cmp::Reverse(one.packet_id));
+            session.park(parked);
             this.broker.settle(&work.settlements, this.now, &mut work.effects);
             work.settlements.clear();
             let leave = Leave { expiry, will };
@@ -93,14 +102,4 @@ impl Connection {
         tracing::debug!(client = &*session.client, reason = ended_for, "client disconnected");
         self.settings.observer.closed(self.id, &session.client, ended_for);
     }
-}
-
-/// What becomes of a delivery whose connection ends.
-fn given_back(held: Held) -> Settlement {
-    let outcome = match held {
-        // It must not go to another member of the group [MQTT5-4.8.2-5].
-        Held { own: false, qos: Qos::ExactlyOnce, .. } => Outcome::Accepted,
-        _ => Outcome::Released,
-    };
-    Settlement { delivery: held.delivery, outcome }
 }

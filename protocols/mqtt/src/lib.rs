@@ -16,6 +16,7 @@ mod grants;
 mod handshake;
 mod leave;
 pub mod observe;
+mod parked;
 mod publish;
 mod rate;
 pub mod reason;

@@ -59,7 +59,13 @@ impl Connection {
             if let Some(index) = durable {
                 inner.hold(index);
             }
-            encode::suback(&mut inner.out().bytes, peer, subscribe.packet_id, &reasons, Explanation { reason_string: why, ..Explanation::NONE });
+            encode::suback(
+                &mut inner.out().bytes,
+                peer,
+                subscribe.packet_id,
+                &reasons,
+                Explanation { reason_string: why, ..Explanation::NONE },
+            );
         }
         for (queue, pattern, subscription) in replays {
             self.replay(&vhost, queue, &pattern, subscription, work);
@@ -77,7 +83,10 @@ impl Connection {
         work: &mut Work,
     ) -> Entry {
         let Ok(parsed) = topic::Subscription::parse(text) else {
-            return Entry::refused(Reason::TopicFilterInvalid, "write a shared subscription as $share/<group>/<filter>");
+            return Entry::refused(
+                Reason::TopicFilterInvalid,
+                "write a shared subscription as $share/<group>/<filter>",
+            );
         };
         if topic::levels(parsed.filter) > self.settings.topic_levels {
             return Entry::refused(Reason::TopicFilterInvalid, "the filter has too many levels (mqtt.topic_levels)");

@@ -6,7 +6,7 @@ mod publish;
 
 pub use answers::{ack, auth, disconnect, pingresp, suback, unsuback};
 pub use connack::{Connack, connack};
-pub use publish::{Delivery, publish};
+pub use publish::{Delivery, publish, publish_head};
 
 use super::Version;
 use super::frame::MAX_REMAINING;

@@ -219,11 +219,8 @@ fn a_large_body_arrives_whole() {
     let body: Vec<u8> = (0..100_000_u32).map(|n| (n % 251) as u8).collect();
     let frame = publish_with(V5, 0, 1, 1, "t", &body, &[]);
     rig.send(sender, &[publish(V5, 1, 9, "t", "before"), frame.clone(), publish(V5, 1, 3, "t", "after")].concat());
-    let expected = [
-        publish(V5, 1, 1, "t", "before"),
-        publish_with(V5, 0, 1, 2, "t", &body, &[]),
-        publish(V5, 1, 3, "t", "after"),
-    ];
+    let expected =
+        [publish(V5, 1, 1, "t", "before"), publish_with(V5, 0, 1, 2, "t", &body, &[]), publish(V5, 1, 3, "t", "after")];
     assert!(rig.raw_heard(client) == expected.concat());
 }
 

@@ -85,7 +85,8 @@ fn it_waits_for_its_delay() {
 #[test]
 fn it_is_published_as_it_was_written() {
     let (mut rig, watcher) = watched();
-    let properties = [props::words(3, "text/x"), props::pair("b", "1"), props::pair("a", "2"), props::message_expiry(9)];
+    let properties =
+        [props::words(3, "text/x"), props::pair("b", "1"), props::pair("a", "2"), props::message_expiry(9)];
     let kept = Will { qos: 2, retain: true, properties: properties.concat(), ..will("w/5", "last") };
     let client = rig.connect(&hello(V5, "c").will(kept));
     rig.cut(client);

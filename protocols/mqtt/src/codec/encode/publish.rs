@@ -64,12 +64,21 @@ impl Delivery<'_> {
 /// Appends PUBLISH; `false` if no packet can hold it.
 #[inline]
 pub fn publish(out: &mut Vec<u8>, version: Version, delivery: &Delivery<'_>) -> bool {
+    let Some(size) = delivery.size(version) else { return false };
+    out.reserve(size);
+    let fits = publish_head(out, version, delivery);
+    out.extend_from_slice(delivery.payload);
+    fits
+}
+
+/// Appends all of PUBLISH but its payload, which must follow; `false` if no packet can hold it.
+#[inline]
+pub fn publish_head(out: &mut Vec<u8>, version: Version, delivery: &Delivery<'_>) -> bool {
     debug_assert!(
         property::items(delivery.properties).all(|(id, _)| !id.is_per_hop()),
         "what is about one hop does not travel"
     );
     let Some(remaining) = delivery.remaining(version) else { return false };
-    out.reserve(5 + remaining);
     let dup = delivery.dup && delivery.qos != Qos::AtMostOnce; // MQTT-3.3.1-2
     out.push(0x30 | u8::from(dup) << 3 | delivery.qos.bits() << 1 | u8::from(delivery.retain));
     put_var(out, remaining as u32);
@@ -82,7 +91,6 @@ pub fn publish(out: &mut Vec<u8>, version: Version, delivery: &Delivery<'_>) -> 
     if version == Version::V5 {
         put_properties(out, delivery);
     }
-    out.extend_from_slice(delivery.payload);
     true
 }
 
