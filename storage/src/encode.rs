@@ -25,7 +25,10 @@ pub enum Kind {
     Fact = 6,
     /// The catalogue forgot something.
     Forgotten = 7,
-    /// Begins a sync round: everything before it was on stable storage when it was written.
+    /// Clients have taken messages over.
+    Released = 8,
+    /// Begins a chunk: everything before its group was on stable storage when it was written. Says how long the chunk
+    /// is, and whether its group goes on in the next segment.
     Round = 16,
     /// The index at the end of a sealed segment.
     Index = 17,
@@ -44,7 +47,7 @@ pub enum Kind {
 impl Kind {
     /// The kind with that number.
     pub fn from_number(number: u8) -> Option<Self> {
-        const ALL: [Kind; 14] = [
+        const ALL: [Kind; 15] = [
             Kind::Enqueued,
             Kind::Referred,
             Kind::Settled,
@@ -52,6 +55,7 @@ impl Kind {
             Kind::Dropped,
             Kind::Fact,
             Kind::Forgotten,
+            Kind::Released,
             Kind::Round,
             Kind::Index,
             Kind::Truncated,
@@ -99,6 +103,13 @@ pub enum Stored<'a> {
     },
     /// See [`Record::Redelivered`].
     Redelivered {
+        /// The queue.
+        queue: QueueId,
+        /// Which ones.
+        ranges: Ranges<'a>,
+    },
+    /// See [`Record::Released`].
+    Released {
         /// The queue.
         queue: QueueId,
         /// Which ones.
@@ -181,6 +192,7 @@ pub(crate) fn kind(record: &Record<'_>) -> Kind {
         Record::Enqueued { content: Content::At(_), .. } => Kind::Referred,
         Record::Settled { .. } => Kind::Settled,
         Record::Redelivered { .. } => Kind::Redelivered,
+        Record::Released { .. } => Kind::Released,
         Record::Dropped { .. } => Kind::Dropped,
         Record::Fact { value: Some(_), .. } => Kind::Fact,
         Record::Fact { value: None, .. } => Kind::Forgotten,
@@ -199,7 +211,9 @@ pub(crate) fn payload_len(record: &Record<'_>) -> usize {
                 + message.body().len()
         }
         Record::Enqueued { content: Content::At(_), .. } => 32,
-        Record::Settled { ranges, .. } | Record::Redelivered { ranges, .. } => 8 + 16 * ranges.len(),
+        Record::Settled { ranges, .. } | Record::Redelivered { ranges, .. } | Record::Released { ranges, .. } => {
+            8 + 16 * ranges.len()
+        }
         Record::Dropped { .. } => 8,
         Record::Fact { key, value: Some(value) } => 4 + key.len() + value.len(),
         Record::Fact { key, value: None } => key.len(),
@@ -222,7 +236,9 @@ pub(crate) fn write_payload(record: &Record<'_>, out: &mut Vec<u8>) {
                 }
             }
         }
-        Record::Settled { queue, ranges, .. } | Record::Redelivered { queue, ranges } => {
+        Record::Settled { queue, ranges, .. }
+        | Record::Redelivered { queue, ranges }
+        | Record::Released { queue, ranges } => {
             out.extend_from_slice(&queue.0.to_le_bytes());
             for range in *ranges {
                 out.extend_from_slice(&range.first.to_le_bytes());
@@ -269,6 +285,7 @@ pub fn decode(kind: Kind, payload: &[u8]) -> Result<Stored<'_>, Malformed> {
         Kind::Referred => decode_referred(payload).ok_or(Malformed("reference cut short")),
         Kind::Settled => Ok(Stored::Settled { queue: queue()?, ranges: decode_ranges(payload)? }),
         Kind::Redelivered => Ok(Stored::Redelivered { queue: queue()?, ranges: decode_ranges(payload)? }),
+        Kind::Released => Ok(Stored::Released { queue: queue()?, ranges: decode_ranges(payload)? }),
         Kind::Dropped => Ok(Stored::Dropped { queue: queue()? }),
         Kind::Fact => {
             let len = u32_at(payload, 0).ok_or(Malformed("fact cut short"))? as usize;
@@ -406,7 +423,11 @@ mod tests {
             let Some(kind) = Kind::from_number(number % 24) else { return Ok(()) };
             match decode(kind, &payload) {
                 Ok(Stored::Enqueued(stored)) => prop_assert!(stored.message().body().len() <= payload.len()),
-                Ok(Stored::Settled { ranges, .. } | Stored::Redelivered { ranges, .. }) => {
+                Ok(
+                    Stored::Settled { ranges, .. }
+                    | Stored::Redelivered { ranges, .. }
+                    | Stored::Released { ranges, .. },
+                ) => {
                     prop_assert!(ranges.count() <= payload.len() / 16);
                 }
                 Ok(_) | Err(Malformed(_)) => {}

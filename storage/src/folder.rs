@@ -8,8 +8,9 @@ use portolan_core::store::StoreError;
 
 use crate::filesystem::{FileSystem, Lock};
 
-/// The format of the folder that this version writes, and the newest that it reads.
-pub(crate) const FORMAT: u32 = 1;
+/// The format of the folder that this version writes, and the newest that it reads. Format 1 had no groups that count
+/// as a whole, and no records of messages that were taken over; what it has is read as it was.
+pub(crate) const FORMAT: u32 = 2;
 const LABEL: &str = "portolan data folder, format ";
 const LONGEST: usize = 256;
 
@@ -48,7 +49,12 @@ pub(crate) fn check_format(files: &dyn FileSystem, folder: &Path) -> Result<Foun
     let text = String::from_utf8_lossy(bytes.get(..read).unwrap_or_default()).into_owned();
     match text.trim().strip_prefix(LABEL.trim_end()).map(|number| number.trim().parse::<u32>()) {
         Some(Ok(found)) if found > FORMAT => Err(StoreError::TooNew { found, known: FORMAT }),
-        Some(Ok(_)) => Ok(Found::Known),
+        Some(Ok(found)) => {
+            if found < FORMAT {
+                write_format(files, folder)?;
+            }
+            Ok(Found::Known)
+        }
         _ => Err(StoreError::Damaged {
             file: path,
             offset: 0,

@@ -23,9 +23,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, RwLock};
 use portolan_core::message::Message;
-use portolan_core::store::{Appended, Index, Journal, Owner, Position, Record, Recovered, Space, StoreError, Waiter};
+use portolan_core::store::{
+    Appended, Index, Journal, Owner, Position, Record, Recovered, Space, StoreError, Unit, Waiter,
+};
 
 use crate::checkpoint::Checkpoint;
 use crate::filesystem::Lock;
@@ -51,6 +53,8 @@ pub(crate) struct Shared {
     /// The journal's folder.
     pub(crate) folder: PathBuf,
     pub(crate) state: Mutex<State>,
+    /// Held for reading while a unit is appended, for writing while a group is cut. Taken before any other lock.
+    units: RwLock<()>,
     /// Wakes the journal's thread.
     work: Condvar,
     /// Tells our own threads that a chunk has been synced.
@@ -93,9 +97,10 @@ impl Store {
         let shared = Arc::new(Shared {
             options: options.clone(),
             folder,
-            durable: AtomicU64::new(recovery.next - 1),
+            durable: AtomicU64::new(recovery.void_after.unwrap_or(recovery.next - 1)),
             written: AtomicU64::new(written_up_to(&state)),
             state: Mutex::new(state),
+            units: RwLock::new(()),
             work: Condvar::new(),
             synced: Condvar::new(),
             segments: Segments::new(),
@@ -108,9 +113,12 @@ impl Store {
             shared.segments.want(number);
         }
         let facts = shared.facts(&replayed.facts)?;
-        let recovered = shared.recovered(replayed, facts);
+        let mut recovered = shared.recovered(replayed, facts);
         let threads = Mutex::new(spawn(&shared)?);
         let store = Arc::new(Self { shared, threads, lock: Mutex::new(Some(lock)) });
+        if let Some(after) = recovery.void_after {
+            recovered = store.truncate_after(after)?;
+        }
         // On a full disk it may find no room; a crash then looks like the clean stop before it, and messages that
         // were delivered since lack their mark.
         match store.shared.state.lock().append_mark(Mark::Opened) {
@@ -383,6 +391,10 @@ impl Shared {
 impl Journal for Store {
     fn append(&self, record: &Record<'_>) -> Result<Appended, StoreError> {
         self.shared.append(record, 0, 0)
+    }
+
+    fn unit(&self) -> Unit<'_> {
+        Unit::of(self.shared.units.read())
     }
 
     fn last(&self) -> Index {

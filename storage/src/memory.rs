@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use portolan_core::message::Message;
-use portolan_core::store::{Appended, Content, Index, Journal, Position, Record, Space, StoreError, Waiter};
+use portolan_core::store::{Appended, Content, Index, Journal, Position, Record, Space, StoreError, Unit, Waiter};
 
 /// Everything counts as durable at once, and is gone with the process.
 #[derive(Debug, Default)]
@@ -49,10 +49,14 @@ impl Journal for MemoryJournal {
         match record {
             Record::Enqueued { content, .. } => kept.keep(position, content)?,
             Record::Settled { freed, .. } | Record::Dropped { freed, .. } => kept.free(freed),
-            Record::Redelivered { .. } | Record::Fact { .. } => {}
+            Record::Redelivered { .. } | Record::Released { .. } | Record::Fact { .. } => {}
         }
         kept.last = index;
         Ok(Appended { index, position })
+    }
+
+    fn unit(&self) -> Unit<'_> {
+        Unit::trivial()
     }
 
     fn last(&self) -> Index {

@@ -29,15 +29,17 @@ fn a_newer_format_is_refused() {
     drop(open(&options));
     let path = folder.path().join("format");
     let text = std::fs::read_to_string(&path).unwrap();
-    assert!(text.ends_with("format 1\n"), "{text}");
-    std::fs::write(&path, text.replace('1', "2")).unwrap();
-    assert!(matches!(refusal(&options), StoreError::TooNew { found: 2, known: 1 }));
+    assert!(text.ends_with("format 2\n"), "{text}");
+    std::fs::write(&path, text.replace('2', "3")).unwrap();
+    assert!(matches!(refusal(&options), StoreError::TooNew { found: 3, known: 2 }));
     for nonsense in ["", "hello", "portolan data folder, format x"] {
         std::fs::write(&path, nonsense).unwrap();
         assert!(matches!(refusal(&options), StoreError::Damaged { .. }));
     }
-    std::fs::write(&path, text).unwrap();
-    open(&options);
+    // An older one is read, and says from then on that older versions must leave it alone.
+    std::fs::write(&path, text.replace('2', "1")).unwrap();
+    drop(open(&options));
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
 }
 
 const FACTS: u64 = 300;

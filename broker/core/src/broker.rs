@@ -247,7 +247,7 @@ impl Broker {
     /// The clients of sessions have taken QoS 2 messages over: see [`Queue::release`].
     pub fn release(&self, deliveries: &[DeliveryRef], now: u64, effects: &mut Effects) {
         for delivery in deliveries {
-            self.in_queue(delivery.queue, now, effects, |queue, _| queue.release(delivery.key));
+            self.in_queue(delivery.queue, now, effects, |queue, cx| queue.release(delivery.key, cx));
         }
     }
 

@@ -9,7 +9,7 @@ use crate::exchange::QueueTarget;
 use crate::message::Message;
 use crate::queue::Queue;
 use crate::store::{Owner, Position, QueueId, Relocation, StoreError};
-use crate::upkeep::append;
+use crate::upkeep::{append, note_released};
 
 /// Contents that have been appended anew, by their old places: records that shared one go on sharing it.
 type Contents = HashMap<Position, Message, ahash::RandomState>;
@@ -51,6 +51,22 @@ impl Queue {
         Ok(())
     }
 
+    /// Appends a message that is stored already, with what has been noted of it.
+    fn append_anew(
+        &self,
+        queue: QueueId,
+        seq: u64,
+        expires_at: u64,
+        message: &Message,
+        cx: &mut Context<'_>,
+    ) -> Result<Position, StoreError> {
+        let to = append(queue, seq, expires_at, message, cx)?;
+        if self.released.contains(&seq) && self.identity.durable {
+            note_released(self.identity.target.id, seq, cx)?;
+        }
+        Ok(to)
+    }
+
     fn relocate_one(
         &mut self,
         moved: &Relocation,
@@ -66,7 +82,7 @@ impl Queue {
             return Ok(());
         }
         let message = contents.entry(moved.content_at).or_insert_with(|| moved.message.clone());
-        let to = append(moved.queue, seq, moved.expires_at, message, cx)?;
+        let to = self.append_anew(moved.queue, seq, moved.expires_at, message, cx)?;
         if let Some(level) = level.and_then(|level| self.levels.get_mut(level)) {
             let took = level.relocate(seq, moved.from, to);
             return if took { Ok(()) } else { Err(StoreError::Missing(moved.from)) };
@@ -87,19 +103,26 @@ impl Queue {
         if self.position(seq) != Some(at) {
             return Ok(false);
         }
-        if let Some(level) = self.levels.iter_mut().find(|level| level.position(seq).is_some()) {
-            if let Some((message, expires_at)) = level.body(seq) {
-                let to = append(queue, seq, expires_at, &message, cx)?;
-                level.relocate(seq, at, to);
+        if let Some(place) = self.levels.iter().position(|level| level.position(seq).is_some()) {
+            let body = self.levels.get(place).and_then(|level| level.body(seq));
+            if let Some((message, expires_at)) = body {
+                let to = self.append_anew(queue, seq, expires_at, &message, cx)?;
+                self.levels[place].relocate(seq, at, to);
                 return Ok(false);
             }
+            let level = &mut self.levels[place];
             let Some(entry) = level.remove(seq) else { return Ok(false) };
             self.forget(&entry, cx);
             return Ok(true);
         }
-        if let Some((_, held)) = self.unsettled.iter_mut().find(|(_, held)| held.entry.seq == seq) {
-            if let Some(message) = &held.entry.message {
-                held.entry.position = Some(append(queue, seq, held.entry.expires_at, message, cx)?);
+        if let Some((key, held)) = self.unsettled.iter().find(|(_, held)| held.entry.seq == seq) {
+            let to = match &held.entry.message {
+                Some(message) => Some(self.append_anew(queue, seq, held.entry.expires_at, message, cx)?),
+                None => None,
+            };
+            let held = &mut self.unsettled[key];
+            if let Some(to) = to {
+                held.entry.position = Some(to);
                 return Ok(false);
             }
             // Its consumer has it. Should it come back, nothing is left to deliver.

@@ -15,7 +15,7 @@ use crate::exchange::{Grant, QueueTarget};
 use crate::message::Message;
 use crate::ready::{Entry, Ready};
 use crate::store::{Position, StoreError};
-use crate::upkeep::{append, shadow};
+use crate::upkeep::{append, note_released, shadow};
 
 /// The queue's number for a message fetched without a consumer.
 const NO_CONSUMER: u32 = u32::MAX;
@@ -343,7 +343,7 @@ impl Queue {
 
     /// It has been delivered before, and then its time does not matter here.
     pub(crate) fn stays(&self, entry: &Entry) -> bool {
-        entry.returns > 0 && self.identity.options.begun_stays
+        self.identity.options.begun_stays && (entry.returns > 0 || self.released.contains(&entry.seq))
     }
 
     /// Delivers while someone has credit and something is ready.
@@ -458,9 +458,18 @@ impl Queue {
 
     /// The client of a session has taken a QoS 2 message over (PUBREC). From here on, and also after a restart, it
     /// is delivered as [`Delivery::released`] until it is settled (PUBCOMP).
-    pub fn release(&mut self, key: u32) {
-        if let Some(Unsettled { entry, .. }) = self.unsettled.get(key as usize) {
-            self.released.insert(entry.seq);
+    pub fn release(&mut self, key: u32, cx: &mut Context<'_>) {
+        let Some(Unsettled { entry, .. }) = self.unsettled.get(key as usize) else { return };
+        let (seq, stored) = (entry.seq, entry.position.is_some() && self.identity.durable);
+        if !self.released.insert(seq) || !stored {
+            return;
+        }
+        match note_released(self.identity.target.id, seq, cx) {
+            Ok(()) => cx.effects.persisted = true,
+            Err(error) => {
+                self.released.remove(&seq);
+                cx.effects.store_error = Some(error);
+            }
         }
     }
 

@@ -180,6 +180,9 @@ impl Broker {
                     returns: 0,
                     redelivered: found.redelivered,
                 });
+                if found.released {
+                    queue.released.insert(found.seq);
+                }
             }
         });
     }

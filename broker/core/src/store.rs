@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use parking_lot::RwLockReadGuard;
 use thiserror::Error;
 
 use crate::message::Message;
@@ -99,6 +100,13 @@ pub enum Record<'a> {
         /// Which ones.
         ranges: &'a [SeqRange],
     },
+    /// The clients of sessions have taken QoS 2 messages over (PUBREC): they are not sent again, only let go of.
+    Released {
+        /// The queue.
+        queue: QueueId,
+        /// Which ones.
+        ranges: &'a [SeqRange],
+    },
     /// A queue is gone with everything in it. Its definition is a fact of its own.
     Dropped {
         /// The queue.
@@ -144,6 +152,8 @@ pub struct RecoveredEntry {
     pub expires_at: u64,
     /// It had been delivered before.
     pub redelivered: bool,
+    /// Its client had taken it over, see [`Record::Released`].
+    pub released: bool,
 }
 
 /// Everything that a store knew when it was opened.
@@ -212,6 +222,10 @@ pub trait Journal: Send + Sync {
     /// `Full` when no space is left for this kind of record, `Failed` after a write or sync failed.
     fn append(&self, record: &Record<'_>) -> Result<Appended, StoreError>;
 
+    /// Begins a unit: after a crash, either all the records that are appended while it lives are there, or none. For
+    /// as long as an append takes, and begun without any other lock or unit held: the journal writes nothing meanwhile.
+    fn unit(&self) -> Unit<'_>;
+
     /// The last index given out, durable or not; 0 before the first.
     fn last(&self) -> Index;
 
@@ -239,6 +253,24 @@ pub trait Journal: Send + Sync {
 
     /// Bytes on disk, for operators.
     fn disk_bytes(&self) -> u64;
+}
+
+/// Records that are appended while it lives are in the journal together or not at all; see [`Journal::unit`].
+#[must_use]
+pub struct Unit<'a> {
+    _open: Option<RwLockReadGuard<'a, ()>>,
+}
+
+impl<'a> Unit<'a> {
+    /// Of a journal that cuts no group while the guard lives.
+    pub fn of(open: RwLockReadGuard<'a, ()>) -> Self {
+        Self { _open: Some(open) }
+    }
+
+    /// Of a journal that loses nothing, or everything.
+    pub fn trivial() -> Self {
+        Self { _open: None }
+    }
 }
 
 /// What can go wrong in a store.

@@ -74,6 +74,13 @@ pub(crate) fn append_to(
     Ok(appended)
 }
 
+/// Writes down that a message has been taken over. The mark stays in the journal no longer than what comes after it,
+/// so a record that is moved has it written anew behind it.
+pub(crate) fn note_released(queue: QueueId, seq: u64, cx: &Context<'_>) -> Result<(), StoreError> {
+    let ranges = [SeqRange { first: seq, count: 1 }];
+    cx.journal.append(&Record::Released { queue, ranges: &ranges }).map(drop)
+}
+
 /// Sorts sequence numbers into ranges.
 pub fn ranges(seqs: &mut [u64]) -> Vec<SeqRange> {
     seqs.sort_unstable();

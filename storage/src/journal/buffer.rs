@@ -7,7 +7,7 @@ use portolan_core::store::{Appended, Content, Index, Position, Record, StoreErro
 
 use crate::encode::{self, Kind};
 use crate::journal::footer::{self, Builder, EnqueuedEntry, Footer, Mark, TRAILER};
-use crate::journal::frame::{self, Head};
+use crate::journal::frame::{self, Head, ROUND, Round, write_round};
 use crate::journal::replay::Truncation;
 use crate::journal::segment::{self, Class, Header, Segment, Table};
 
@@ -24,6 +24,10 @@ pub(crate) struct Chunk {
     pub(crate) last: Index,
     /// Written after the bytes when nothing more comes to this segment.
     pub(crate) footer: Option<Footer>,
+    /// Where in the bytes the round's mark is, and its index.
+    round: Option<(usize, Index)>,
+    /// The last of its group: only with it are the records of the group durable.
+    pub(crate) ends_group: bool,
 }
 
 /// What may go wrong on the way into the buffer, seen from the disk.
@@ -81,9 +85,13 @@ pub(crate) struct State {
     pub(crate) room: Room,
     /// Content in this segment and older ones must not be referred to any more: they are about to go.
     pub(crate) leaving: u32,
-    /// Counts chunks that are complete, and chunks synced.
+    /// Counts chunks that are complete, and chunks synced, those of a group when its last one is.
     pub(crate) begun: u64,
     pub(crate) synced: u64,
+    /// Chunks synced of a group whose last one is not.
+    partly_synced: u64,
+    /// Index at which the group that is gathering began.
+    group: Option<Index>,
     /// Threads of ours that wait for a count.
     pub(crate) synced_watchers: u32,
     pub(crate) facts: FactSizes,
@@ -135,6 +143,23 @@ impl FactSizes {
     }
 }
 
+impl Chunk {
+    /// Nothing more comes to it: its mark and its segment's index say so.
+    fn complete(&mut self) {
+        let goes_on = !self.ends_group;
+        if let Some(footer) = self.footer.as_mut().filter(|_| !goes_on) {
+            footer.open = 0;
+        }
+        let Some((at, index)) = self.round else { return };
+        let mut mark = Vec::with_capacity(ROUND);
+        let round = Round { length: (self.bytes.len() - at) as u32, goes_on };
+        write_round(&mut mark, frame::seed(self.segment), index, round);
+        if let Some(place) = self.bytes.get_mut(at..at + ROUND) {
+            place.copy_from_slice(&mark);
+        }
+    }
+}
+
 /// Kept free for the marks without which no space can become free.
 const VITAL: u64 = 1024;
 
@@ -173,6 +198,8 @@ impl State {
             leaving: 0,
             begun: 0,
             synced: 0,
+            partly_synced: 0,
+            group: None,
             synced_watchers: 0,
             facts: FactSizes::default(),
             mirror: Vec::new(),
@@ -201,7 +228,9 @@ impl State {
                 }
                 (if pressing { Need::Pressing } else { Need::Ordinary }, 0)
             }
-            Record::Settled { ranges, .. } | Record::Redelivered { ranges, .. } => (Need::Pressing, ranges.len()),
+            Record::Settled { ranges, .. } | Record::Redelivered { ranges, .. } | Record::Released { ranges, .. } => {
+                (Need::Pressing, ranges.len())
+            }
             Record::Dropped { .. } | Record::Fact { .. } => (Need::Pressing, 0),
         };
         self.make_room(size, Builder::bound(ranges), need)?;
@@ -289,6 +318,7 @@ impl State {
             }
             Record::Settled { queue, ranges, .. } => self.builder.settled(*queue, ranges.iter().copied()),
             Record::Redelivered { queue, ranges } => self.builder.redelivered(*queue, ranges.iter().copied()),
+            Record::Released { queue, ranges } => self.builder.released(*queue, ranges.iter().copied()),
             Record::Dropped { queue, .. } => self.builder.dropped(*queue),
             Record::Fact { key, value } => {
                 self.builder.fact(offset);
@@ -330,7 +360,7 @@ impl State {
             Need::Vital => 0,
         };
         if end + keep > length {
-            let alone = segment::HEADER + frame::size(0) + size + footer::frame_size(entry) + TRAILER;
+            let alone = segment::HEADER + ROUND + size + footer::frame_size(entry) + TRAILER;
             self.roll(alone as u64, need)?;
         } else if end + keep > self.room.firm {
             self.take_room(length.saturating_sub(self.room.firm), need)?;
@@ -346,8 +376,8 @@ impl State {
     fn lead(&self) -> usize {
         match (self.chunk.bytes.is_empty(), self.offset) {
             (false, _) => 0,
-            (true, 0) => segment::HEADER + frame::size(0),
-            (true, _) => frame::size(0),
+            (true, 0) => segment::HEADER + ROUND,
+            (true, _) => ROUND,
         }
     }
 
@@ -400,7 +430,8 @@ impl State {
             }
             return Ok(());
         }
-        let footer = std::mem::take(&mut self.builder).footer(first, self.next, self.offset, sizes);
+        let mut footer = std::mem::take(&mut self.builder).footer(first, self.next, self.offset, sizes);
+        footer.open = self.group.map_or(0, |group| u32::try_from(self.next.saturating_sub(group)).unwrap_or(u32::MAX));
         let mut last = self.take_chunk();
         if last.bytes.is_empty() {
             last = Chunk { segment: number, length: before, start: self.offset, last: self.next - 1, ..last };
@@ -431,8 +462,9 @@ impl State {
         }
         // The journal's thread writes a chunk only when all before it is on stable storage. That is what a round's
         // mark tells a recovery that finds a hole before it.
-        let head = Head { length: 0, index: self.next, term: 0, group: 0, kind: Kind::Round };
-        frame::write(&mut self.chunk.bytes, self.seed, &head, |_| {});
+        self.chunk.round = Some((self.chunk.bytes.len(), self.next));
+        write_round(&mut self.chunk.bytes, self.seed, self.next, Round { length: 0, goes_on: false });
+        self.group.get_or_insert(self.next);
         self.chunk.last = self.next - 1;
         self.advance(self.chunk.bytes.len());
     }
@@ -447,22 +479,32 @@ impl State {
         self.full.is_empty() && self.chunk.bytes.is_empty()
     }
 
-    /// Hands everything to the journal's thread.
+    /// Hands everything to the journal's thread, as one group: what recovery finds of it counts only when all of it
+    /// is there.
     pub(crate) fn take(&mut self) {
-        let full = std::mem::take(&mut self.full);
-        self.in_flight.extend(full.into_iter().map(Arc::new));
+        let mut group = std::mem::take(&mut self.full);
         if !self.chunk.bytes.is_empty() {
             let chunk = self.take_chunk();
-            self.in_flight.push_back(Arc::new(chunk));
+            group.push_back(chunk);
             self.begun += 1;
         }
+        if let Some(last) = group.back_mut() {
+            last.ends_group = true;
+        }
+        group.iter_mut().for_each(Chunk::complete);
+        self.in_flight.extend(group.into_iter().map(Arc::new));
+        self.group = None;
         self.urgent = false;
     }
 
     /// The first chunk in flight is on stable storage: takes it off and returns who waited for it.
     pub(crate) fn done(&mut self, due: &mut Vec<Arc<dyn Waiter>>) {
         let Some(chunk) = self.in_flight.pop_front() else { return };
-        self.synced += 1;
+        self.partly_synced += 1;
+        let ends_group = chunk.ends_group;
+        if ends_group {
+            self.synced += std::mem::take(&mut self.partly_synced);
+        }
         self.unsynced = self.unsynced.saturating_sub(chunk.bytes.len());
         let last = chunk.last;
         if let Ok(mut chunk) = Arc::try_unwrap(chunk) {
@@ -473,7 +515,7 @@ impl State {
             }
         }
         self.waiters.retain(|(index, waiter)| {
-            let waits = *index > last;
+            let waits = *index > last || !ends_group;
             if !waits {
                 due.push(Arc::clone(waiter));
             }

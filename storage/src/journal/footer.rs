@@ -19,6 +19,8 @@ const FACT: u8 = 5;
 const MARK: u8 = 6;
 const KIND: u8 = 7;
 const CLASS_SHIFT: u32 = 3;
+/// In the place of the class: what was said of messages that had been delivered before.
+const RELEASED: u8 = REDELIVERED | 1 << CLASS_SHIFT;
 /// The message follows the one before it in the same queue.
 const NEXT: u8 = 0x40;
 const EXPIRES: u8 = 0x80;
@@ -32,6 +34,10 @@ pub(crate) enum Entry<'a> {
         ranges: &'a [SeqRange],
     },
     Redelivered {
+        queue: QueueId,
+        ranges: &'a [SeqRange],
+    },
+    Released {
         queue: QueueId,
         ranges: &'a [SeqRange],
     },
@@ -81,6 +87,15 @@ pub(crate) struct Builder {
     discarded: u32,
 }
 
+/// How far a [`Builder`] had got.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Place {
+    bytes: usize,
+    before: Before,
+    truncates: bool,
+    discarded: u32,
+}
+
 /// What the next entry is told relative to.
 #[derive(Clone, Copy, Debug, Default)]
 struct Before {
@@ -106,7 +121,19 @@ impl Builder {
 
     /// The index of a segment that begins with record `first` and ends at `end`, before record `next`.
     pub(crate) fn footer(self, first: Index, next: Index, end: u32, sizes: Sizes) -> Footer {
-        Footer { first, next, end, sizes, truncates: self.truncates, discarded: self.discarded, entries: self.bytes }
+        let (truncates, discarded) = (self.truncates, self.discarded);
+        Footer { first, next, end, sizes, truncates, discarded, open: 0, entries: self.bytes }
+    }
+
+    /// How far it has got, to come back to.
+    pub(crate) fn place(&self) -> Place {
+        Place { bytes: self.bytes.len(), before: self.before, truncates: self.truncates, discarded: self.discarded }
+    }
+
+    /// Forgets what was told since.
+    pub(crate) fn back_to(&mut self, place: &Place) {
+        self.bytes.truncate(place.bytes);
+        (self.before, self.truncates, self.discarded) = (place.before, place.truncates, place.discarded);
     }
 
     /// Bytes that an entry with that many ranges takes at most.
@@ -165,6 +192,10 @@ impl Builder {
 
     pub(crate) fn redelivered(&mut self, queue: QueueId, ranges: impl ExactSizeIterator<Item = SeqRange>) {
         self.ranges(REDELIVERED, queue, ranges);
+    }
+
+    pub(crate) fn released(&mut self, queue: QueueId, ranges: impl ExactSizeIterator<Item = SeqRange>) {
+        self.ranges(RELEASED, queue, ranges);
     }
 
     fn ranges(&mut self, kind: u8, queue: QueueId, ranges: impl ExactSizeIterator<Item = SeqRange>) {
@@ -303,6 +334,7 @@ pub(crate) fn visit(bytes: &[u8], segment: u32, first: Index, each: &mut dyn FnM
         let entry = match tag & KIND {
             INLINE | REFERRED => Entry::Enqueued(reader.enqueued(tag, segment)?),
             SETTLED => Entry::Settled { queue: reader.ranges(&mut ranges)?, ranges: &ranges },
+            REDELIVERED if tag == RELEASED => Entry::Released { queue: reader.ranges(&mut ranges)?, ranges: &ranges },
             REDELIVERED => Entry::Redelivered { queue: reader.ranges(&mut ranges)?, ranges: &ranges },
             DROPPED => Entry::Dropped { queue: QueueId(reader.queue()?) },
             FACT => Entry::Fact { offset: reader.offset()? },
@@ -335,6 +367,8 @@ pub(crate) struct Footer {
     pub(crate) truncates: bool,
     /// Segments below this one are gone on purpose; 0 when nothing in it says so.
     pub(crate) discarded: u32,
+    /// So many of its last records are part of a group that goes on in the next segment.
+    pub(crate) open: u32,
     /// The entries.
     pub(crate) entries: Vec<u8>,
 }
@@ -354,7 +388,8 @@ impl Footer {
         frame::write(&mut out, seed, &head, |out| {
             out.extend_from_slice(&self.first.to_le_bytes());
             out.extend_from_slice(&self.next.to_le_bytes());
-            out.extend_from_slice(&u64::from(self.end).to_le_bytes());
+            out.extend_from_slice(&self.end.to_le_bytes());
+            out.extend_from_slice(&self.open.to_le_bytes());
             out.extend_from_slice(&u32::from(self.truncates).to_le_bytes());
             out.extend_from_slice(&self.discarded.to_le_bytes());
             for (bytes, records) in self.sizes.bytes.iter().zip(&self.sizes.records) {
@@ -391,7 +426,8 @@ impl Footer {
             discarded: u32_at(payload, 28)?,
             first: u64_at(payload, 0)?,
             next: u64_at(payload, 8)?,
-            end: u32::try_from(u64_at(payload, 16)?).ok()?,
+            end: u32_at(payload, 16)?,
+            open: u32_at(payload, 20)?,
             entries: payload.get(FIXED..)?.to_vec(),
         })
     }

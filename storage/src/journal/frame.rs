@@ -27,6 +27,34 @@ impl Head {
     }
 }
 
+/// What the mark at the beginning of a chunk says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Round {
+    /// Bytes of the chunk from the mark on.
+    pub(crate) length: u32,
+    /// The next segment has more of its group.
+    pub(crate) goes_on: bool,
+}
+
+impl Round {
+    /// `None` for one of format 1, which did not say.
+    pub(crate) fn read(payload: &[u8]) -> Option<Self> {
+        Some(Self { length: u32_at(payload, 0)?, goes_on: u32_at(payload, 4)? != 0 })
+    }
+}
+
+/// Bytes of the mark at the beginning of a chunk.
+pub(crate) const ROUND: usize = HEADER + 8;
+
+/// Appends the mark at the beginning of a chunk.
+pub(crate) fn write_round(out: &mut Vec<u8>, seed: u32, index: u64, round: Round) {
+    let head = Head { length: ROUND - HEADER, index, term: 0, group: 0, kind: Kind::Round };
+    write(out, seed, &head, |out| {
+        out.extend_from_slice(&round.length.to_le_bytes());
+        out.extend_from_slice(&u32::from(round.goes_on).to_le_bytes());
+    });
+}
+
 /// A frame whose checksum was right.
 #[derive(Clone, Copy, Debug)]
 pub struct Frame<'a> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use parking_lot::MutexGuard;
 use portolan_core::store::{StoreError, Waiter};
 
 use crate::filesystem::{BLOCK, File};
@@ -44,6 +45,9 @@ fn wait_for_work(shared: &Shared) -> Option<Arc<Chunk>> {
         let idle = state.is_idle();
         let due = state.urgent || !state.full.is_empty() || state.unsynced >= state.limits.write || state.closing;
         if !idle && (due || Instant::now() >= deadline) {
+            // A unit that is being appended is waited for, so that it is not cut in two. Who begins one holds no lock.
+            let at_once = shared.units.try_write();
+            let _cut = at_once.unwrap_or_else(|| MutexGuard::unlocked(&mut state, || shared.units.write()));
             state.take();
             state.sleep = Sleep::Awake;
             return state.in_flight.front().cloned();
@@ -73,7 +77,9 @@ impl Shared {
     fn committed(&self, chunk: Arc<Chunk>, due: &mut Vec<Arc<dyn Waiter>>) -> Option<Arc<Chunk>> {
         let end = u64::from(chunk.segment) << 32 | (u64::from(chunk.start) + chunk.bytes.len() as u64);
         self.written.store(end, Ordering::Release);
-        self.durable.store(chunk.last, Ordering::Release);
+        if chunk.ends_group {
+            self.durable.store(chunk.last, Ordering::Release);
+        }
         // Its memory is used again for the records to come, when nobody reads from it.
         drop(chunk);
         let mut state = self.state.lock();

@@ -13,7 +13,7 @@ use crate::folder::{Found, io_error};
 use crate::journal::footer::{self, Builder, Footer, TRAILER};
 use crate::journal::frame::{self, Head};
 use crate::journal::replay::Loaded;
-use crate::journal::scan::{Damage, Scan, Scanned, Search, Torn};
+use crate::journal::scan::{Damage, Lack, Scan, Scanned, Search, Torn};
 use crate::journal::segment::{self, Header};
 use crate::journal::window::Window;
 use crate::options::{OnDamage, Options};
@@ -30,6 +30,8 @@ pub(crate) struct Recovery {
     pub(crate) builder: Builder,
     /// A file that is ready for the next segment.
     pub(crate) prepared: Option<(u32, Arc<dyn File>)>,
+    /// Records after this one are void: the last group is not there as a whole, and began in a segment that is sealed.
+    pub(crate) void_after: Option<Index>,
     /// The segment that has to be made ready anew.
     pub(crate) wanted: Option<u32>,
 }
@@ -158,6 +160,7 @@ impl Reader<'_> {
             next: 1,
             builder: Builder::default(),
             prepared: None,
+            void_after: None,
             wanted: None,
         };
         for (at, candidate) in begun.iter().enumerate() {
@@ -181,13 +184,17 @@ impl Reader<'_> {
             }
             let last = recovery.segments.last();
             let before = last.filter(|last| last.number + 1 == number).map(|_| recovery.next);
-            let scanned = self.scan(candidate, following, before)?;
+            let (scanned, lack) = self.scan(candidate, following, before)?;
             recovery.next = scanned.next;
             recovery.offset = scanned.end as u32;
             let sealed = scanned.sealed || following.is_some();
             let first = scanned.first;
             recovery.builder = scanned.builder.clone();
-            let footer = scanned.builder.footer(first, scanned.next, scanned.end as u32, scanned.sizes);
+            let ahead = recovery.segments.last().filter(|_| before.is_some());
+            recovery.void_after = void_after(lack, ahead.map(|ahead| &ahead.footer));
+            let open = scanned.open();
+            let mut footer = scanned.builder.footer(first, scanned.next, scanned.end as u32, scanned.sizes);
+            footer.open = open;
             recovery.segments.push(Loaded { number, length, occupied, footer, sealed });
         }
         if recovery.segments.last().is_none_or(|last| last.sealed) {
@@ -208,7 +215,7 @@ impl Reader<'_> {
         candidate: &Candidate,
         following: Option<&Candidate>,
         before: Option<Index>,
-    ) -> Result<Scanned, StoreError> {
+    ) -> Result<(Scanned, Lack), StoreError> {
         let number = candidate.number;
         let scan = Scan {
             file: &*candidate.file,
@@ -226,10 +233,11 @@ impl Reader<'_> {
         for damage in &scanned.damage {
             self.damage(candidate, damage)?;
         }
+        let lack = if following.is_none() { scanned.drop_partial() } else { Lack::Nothing };
         if let Some(torn) = &scanned.torn {
             self.torn(candidate, torn)?;
         }
-        Ok(scanned)
+        Ok((scanned, lack))
     }
 
     fn damage(&self, candidate: &Candidate, damage: &Damage) -> Result<(), StoreError> {
@@ -252,11 +260,19 @@ impl Reader<'_> {
         if torn.partial {
             let file = self.path(candidate.number);
             tracing::warn!(
-                file = %file.display(), offset = torn.from, whole_records = torn.stray.len(),
+                file = %file.display(), offset = torn.from, whole_records = torn.dropped + torn.stray.len() as u64,
                 "dropped the end of the journal: it had not been synced when the machine stopped"
             );
         }
-        self.wipe(candidate, std::iter::once(torn.from).chain(torn.stray.iter().copied()))
+        let failed = |error| io_error("cannot wipe", &segment::path(self.folder, candidate.number), error);
+        const BLANK: [u8; BLOCK] = [0; BLOCK];
+        let mut from = torn.from;
+        while from < torn.until {
+            let piece = BLANK.get(..(torn.until - from).min(BLOCK as u64) as usize).unwrap_or_default();
+            candidate.file.write_at(piece, from).map_err(failed)?;
+            from += piece.len() as u64;
+        }
+        self.wipe(candidate, std::iter::once(torn.until).chain(torn.stray.iter().copied()))
     }
 
     fn wipe(&self, candidate: &Candidate, frames: impl Iterator<Item = u64>) -> Result<(), StoreError> {
@@ -314,7 +330,11 @@ impl Reader<'_> {
             None => return Ok(()),
         };
         match unused.iter().find(|candidate| candidate.number == next) {
-            None => self.tolerate(self.damaged(next, 0, what))?,
+            None => {
+                self.tolerate(self.damaged(next, 0, what))?;
+                // It may have had the rest of what was confirmed.
+                recovery.void_after = None;
+            }
             Some(candidate) if !candidate.ready => {
                 let what = "the file is not as it was made: restore it from a backup, or start once with on_damage = \
                             \"repair\" to go on without what may have been in it";
@@ -345,12 +365,25 @@ impl Reader<'_> {
     }
 }
 
+/// The last record that counts when the last segment lacks that, if others are still there.
+fn void_after(lack: Lack, before: Option<&Footer>) -> Option<Index> {
+    let began = match lack {
+        Lack::Nothing => None,
+        Lack::Rest(index) => Some(index),
+        Lack::Beginning(index) => match before {
+            Some(before) if before.open > 0 => before.next.checked_sub(u64::from(before.open)),
+            _ => index,
+        },
+    };
+    began?.checked_sub(1)
+}
+
 /// Fills the place of damaged records with a gap that says what comes next, so that later starts read on without
 /// asking again.
 pub(crate) fn write_gap(file: &dyn File, number: u32, damage: &Damage) -> io::Result<()> {
     let Some(room) = (damage.until - damage.from).checked_sub(frame::HEADER as u64) else { return Ok(()) };
     let Ok(length) = usize::try_from(room) else { return Ok(()) };
-    // Only the mark of a round is so short that a gap does not fit in its place.
+    // Only the mark of a round of format 1 is so short that a gap does not fit in its place.
     let (kind, index) = if length < 8 { (Kind::Round, damage.next) } else { (Kind::Gap, damage.lost) };
     let length = if length < 8 { 0 } else { length };
     let mut bytes = Vec::new();

@@ -47,6 +47,7 @@ struct Queue {
     in_order: bool,
     settled: Vec<SeqRange>,
     redelivered: Vec<SeqRange>,
+    released: Vec<SeqRange>,
 }
 
 struct Reference {
@@ -175,7 +176,8 @@ impl Collector {
             _ if void => {}
             Entry::Enqueued(it) => {
                 let Some(position) = footer::position(number, &it) else { return };
-                let entry = RecoveredEntry { seq: it.seq, position, expires_at: it.expires_at, redelivered: false };
+                let (seq, expires_at) = (it.seq, it.expires_at);
+                let entry = RecoveredEntry { seq, position, expires_at, redelivered: false, released: false };
                 self.queue(it.queue).enqueued(entry);
                 if let Some(content) = it.content {
                     self.references.push(Reference { from: position, queue: it.queue, seq: it.seq, content });
@@ -183,6 +185,7 @@ impl Collector {
             }
             Entry::Settled { queue, ranges } => extend(&mut self.queue(queue).settled, ranges),
             Entry::Redelivered { queue, ranges } => extend(&mut self.queue(queue).redelivered, ranges),
+            Entry::Released { queue, ranges } => extend(&mut self.queue(queue).released, ranges),
             Entry::Dropped { queue } => {
                 self.dropped.insert(queue);
             }
@@ -241,8 +244,10 @@ impl Queue {
         let next_seq = settled.end().max(used);
         self.entries.retain(|entry| !settled.holds(entry.seq));
         let mut redelivered = Ranges::new(self.redelivered);
+        let mut released = Ranges::new(self.released);
         for entry in &mut self.entries {
             entry.redelivered = redelivered.holds(entry.seq);
+            entry.released = released.holds(entry.seq);
         }
         if self.entries.len() < self.entries.capacity() / 2 {
             self.entries.shrink_to_fit();

@@ -6,8 +6,8 @@ use portolan_core::store::Index;
 
 use crate::encode::{self, Kind, Stored, u64_at};
 use crate::filesystem::File;
-use crate::journal::footer::{Builder, EnqueuedEntry, Mark};
-use crate::journal::frame::{self, Frame};
+use crate::journal::footer::{Builder, EnqueuedEntry, Mark, Place};
+use crate::journal::frame::{self, Frame, Round};
 use crate::journal::segment::{self, Class, Sizes};
 use crate::journal::window::{AHEAD, Window};
 
@@ -23,14 +23,41 @@ pub(crate) struct Damage {
     pub(crate) next: Index,
 }
 
-/// Records of the last round, which had not been synced whole when the machine stopped.
+/// Records of the last group, which had not been synced whole when the machine stopped.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Torn {
     pub(crate) from: u64,
+    /// Up to here there are sound records of the group, which without the rest do not count.
+    pub(crate) until: u64,
+    /// How many these are.
+    pub(crate) dropped: u64,
     /// Offsets of sound records behind the first that is missing: they must not come back.
     pub(crate) stray: Vec<u64>,
-    /// Something of a round was there.
+    /// Something of a group was there.
     pub(crate) partial: bool,
+}
+
+/// What a segment's last chunk lacks of being the end of a whole group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lack {
+    /// Nothing: everything before it counts.
+    Nothing,
+    /// The next segment should have gone on with the group that began with that record.
+    Rest(Index),
+    /// The segment begins with that chunk, which goes on with the group of the segment before if that is open. The
+    /// record with which it begins, unless it has been dropped.
+    Beginning(Option<Index>),
+}
+
+/// The mark at the beginning of the last chunk, and how much was found before it.
+#[derive(Clone, Copy, Debug)]
+struct Begun {
+    at: u64,
+    index: Index,
+    /// `None` for one of format 1.
+    says: Option<Round>,
+    builder: Place,
+    sizes: Sizes,
 }
 
 /// What a segment was found to hold.
@@ -47,6 +74,7 @@ pub(crate) struct Scanned {
     pub(crate) builder: Builder,
     pub(crate) damage: Vec<Damage>,
     pub(crate) torn: Option<Torn>,
+    round: Option<Begun>,
     /// Its message records by size.
     pub(crate) sizes: Sizes,
 }
@@ -140,7 +168,38 @@ impl Scan<'_> {
         let left = usize::try_from(self.length - found.end.min(self.length)).unwrap_or(usize::MAX);
         let head = window.bytes(self.file, found.end, left.min(frame::HEADER), AHEAD.min(left))?;
         let partial = !stray.is_empty() || frame::peek(head).is_some_and(|head| head.index == lost && lost > 0);
-        Ok(Hole::Torn(Torn { from: found.end, stray, partial }))
+        Ok(Hole::Torn(Torn { from: found.end, until: found.end, dropped: 0, stray, partial }))
+    }
+}
+
+impl Scanned {
+    /// So many of its last records are part of a group that the next segment goes on with.
+    pub(crate) fn open(&self) -> u32 {
+        let goes_on = self.round.filter(|round| round.says.is_some_and(|says| says.goes_on));
+        goes_on.map_or(0, |round| u32::try_from(self.next.saturating_sub(round.index)).unwrap_or(u32::MAX))
+    }
+
+    /// For the last segment: drops its last chunk unless that is the end of a whole group. What had been confirmed
+    /// cannot be in it, as a group is confirmed when all of it is on stable storage.
+    pub(crate) fn drop_partial(&mut self) -> Lack {
+        let Some(round) = self.round else {
+            let empty = self.end <= segment::HEADER as u64;
+            return if empty { Lack::Beginning(None) } else { Lack::Nothing };
+        };
+        let Some(says) = round.says else { return Lack::Nothing };
+        if self.end >= round.at + u64::from(says.length) && !says.goes_on {
+            return Lack::Nothing;
+        }
+        let begins = round.at == segment::HEADER as u64;
+        let Some(torn) = self.torn.as_mut().filter(|_| !self.sealed) else {
+            return if begins { Lack::Beginning(Some(round.index)) } else { Lack::Rest(round.index) };
+        };
+        torn.partial = true;
+        torn.from = round.at;
+        torn.dropped = self.next.saturating_sub(round.index);
+        self.builder.back_to(&round.builder);
+        (self.sizes, self.end, self.next) = (round.sizes, round.at, round.index);
+        if begins { Lack::Beginning(None) } else { Lack::Nothing }
     }
 }
 
@@ -157,7 +216,11 @@ fn note(found: &mut Scanned, number: u32, frame: &Frame<'_>) -> Option<(Index, I
     let offset = u32::try_from(found.end).ok()?;
     let mut next = head.index;
     match head.kind {
-        Kind::Round => {}
+        Kind::Round => {
+            let says = Round::read(frame.payload);
+            let (builder, sizes) = (found.builder.place(), found.sizes);
+            found.round = Some(Begun { at: found.end, index: head.index, says, builder, sizes });
+        }
         Kind::Index => found.sealed = true,
         Kind::Truncated => {
             let after = u64_at(frame.payload, 0)?;
@@ -178,6 +241,7 @@ fn note(found: &mut Scanned, number: u32, frame: &Frame<'_>) -> Option<(Index, I
         | Kind::Referred
         | Kind::Settled
         | Kind::Redelivered
+        | Kind::Released
         | Kind::Dropped
         | Kind::Fact
         | Kind::Forgotten => {
@@ -215,6 +279,7 @@ fn note_record(found: &mut Scanned, number: u32, offset: u32, frame: &Frame<'_>)
         }
         Stored::Settled { queue, ranges } => found.builder.settled(queue, ranges),
         Stored::Redelivered { queue, ranges } => found.builder.redelivered(queue, ranges),
+        Stored::Released { queue, ranges } => found.builder.released(queue, ranges),
         Stored::Dropped { queue } => found.builder.dropped(queue),
         Stored::Fact { .. } => found.builder.fact(offset),
     }

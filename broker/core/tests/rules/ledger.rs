@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use portolan_core::message::Message;
 use portolan_core::store::{
     Appended, Content, Index, Journal, Owner, Position, QueueId, Record, Recovered, RecoveredEntry, Relocation, Space,
-    StoreError, Waiter,
+    StoreError, Unit, Waiter,
 };
 
 #[derive(Clone)]
@@ -32,6 +32,8 @@ struct Book {
     kept: BTreeMap<Position, Kept>,
     facts: BTreeMap<Vec<u8>, Vec<u8>>,
     redelivered: HashSet<(QueueId, u64)>,
+    /// Marks by the segment that has them.
+    released: Vec<(u32, QueueId, u64)>,
     next_seq: HashMap<QueueId, u64>,
     /// Takes no messages any more.
     full: bool,
@@ -139,6 +141,8 @@ impl Ledger {
             left.extend(queue.map(|queue| format!("{queue}/{}", kept.seq)));
         }
         let mut book = self.0.lock();
+        let segment = book.segment;
+        book.released.retain(|mark| mark.0 >= segment);
         for (at, kept) in old {
             let moved =
                 book.kept.iter().any(|(to, other)| *to != at && (other.queue, other.seq) == (kept.queue, kept.seq));
@@ -157,7 +161,9 @@ impl Ledger {
         for (&position, kept) in &book.kept {
             let queue = recovered.queues.entry(kept.queue).or_default();
             let redelivered = !clean || book.redelivered.contains(&(kept.queue, kept.seq));
-            queue.entries.push(RecoveredEntry { seq: kept.seq, position, expires_at: kept.expires_at, redelivered });
+            let (seq, expires_at) = (kept.seq, kept.expires_at);
+            let released = book.released.iter().any(|(_, queue, mark)| (*queue, *mark) == (kept.queue, seq));
+            queue.entries.push(RecoveredEntry { seq, position, expires_at, redelivered, released });
         }
         for (&id, &next_seq) in &book.next_seq {
             let queue = recovered.queues.entry(id).or_default();
@@ -225,6 +231,11 @@ impl Journal for Ledger {
                 let all = ranges.iter().flat_map(|one| one.first..one.first + one.count).map(|seq| (*queue, seq));
                 book.redelivered.extend(all);
             }
+            Record::Released { queue, ranges } => {
+                let segment = book.segment;
+                let all = ranges.iter().flat_map(|one| one.first..one.first + one.count);
+                book.released.extend(all.map(|seq| (segment, *queue, seq)));
+            }
             Record::Fact { .. } if book.no_facts => return Err(StoreError::Full),
             Record::Fact { key, value: Some(value) } => drop(book.facts.insert(key.to_vec(), value.to_vec())),
             Record::Fact { key, value: None } => drop(book.facts.remove(*key)),
@@ -234,6 +245,10 @@ impl Journal for Ledger {
             book.durable = index;
         }
         Ok(Appended { index, position })
+    }
+
+    fn unit(&self) -> Unit<'_> {
+        Unit::trivial()
     }
 
     fn last(&self) -> Index {
