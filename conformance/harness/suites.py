@@ -95,6 +95,8 @@ SUITES = [
     ),
     Suite("crash", [str(DEBUG / "crash-suite")], 60 + 20 * int(os.environ.get("CRASH_ROUNDS", "5")), needs=["rust"]),
     Suite("mqtt-requirements", ["python3", "-u", str(CONFORMANCE / "requirements/check.py")], 60, ours=True),
+    # Codec against codec: no broker takes part.
+    Suite("second-opinion", [str(DEBUG / "second-opinion")], 60, needs=["rumqttd"], ours=True),
     _mqtt("mqtt-rules", ["python3", "-u", CONFORMANCE / "mqtt/rules_suite.py"], 400),
     _mqtt("paho", [PYTHON, "-u", CONFORMANCE / "mqtt/paho_suite.py"], 240, ["python"]),
     _mqtt(

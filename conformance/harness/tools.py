@@ -104,6 +104,19 @@ class Tools:
         if subprocess.run(command, cwd=ROOT).returncode:
             raise Broken("the Rust clients do not build")
 
+    def _rumqttd(self):
+        """The comparison with rumqttd's codec, a package of its own so that the broker's lock names none of its crates."""
+        package = ["--locked", "--manifest-path", str(CONFORMANCE / "second-opinion/Cargo.toml")]
+        try:
+            _run(["cargo", "fetch", *package])
+        except Missing as problem:
+            # What the broker depends on has changed, and this package's lock has not followed.
+            if "cannot update the lock file" in str(problem):
+                raise Broken(f"second-opinion/Cargo.lock is behind: {problem}") from problem
+            raise
+        if subprocess.run(["cargo", "build", "--offline", "--target-dir", str(target_folder()), *package]).returncode:
+            raise Broken("the comparison with rumqttd does not build")
+
 
 def target_folder():
     """Where cargo puts what it builds."""
