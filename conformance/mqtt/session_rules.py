@@ -113,8 +113,10 @@ def disconnect_may_not_make_a_session_out_of_none(version):
 
 @rule(v3="4.4.0-1 4.6.0-1 3.3.1-1 2.3.1-4", v5="4.4.0-1 3.3.1-1 2.2.1-4")
 def what_was_not_acknowledged_comes_again_with_its_id(version):
-    topic = fresh()
-    client = lasting(version, manual=True)
+    topic, end = fresh(), fresh("w")
+    watcher = Client(version)
+    watcher.subscribe(end)
+    client = lasting(version, manual=True, will=Will(end, b"noticed"))
     client.subscribe(topic, qos=2)
     publisher = Client(version)
     for n in range(8):
@@ -125,6 +127,7 @@ def what_was_not_acknowledged_comes_again_with_its_id(version):
     client.send(codec.ack(version, PUBREC, got[3].number))
     client.wait(PUBREL, got[3].number)
     client.drop()
+    watcher.next()  # before the broker has noticed, it would still try to deliver
     publisher.publish(topic, b"queued", qos=1)
     back = lasting(version, client.client_id, manual=True)
     released, again = [], []
