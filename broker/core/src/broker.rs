@@ -38,6 +38,8 @@ pub struct Settings {
     pub bindings: usize,
     /// Most messages that wait in a session.
     pub session_messages: u64,
+    /// Sessions in a vhost.
+    pub sessions: u64,
     /// Most retained messages in a vhost.
     pub retained_messages: u64,
     /// Most memory that the retained messages of a vhost take.

@@ -110,7 +110,7 @@ impl Broker {
             for (filter, one) in own.chain(shared) {
                 self.state(&subscription_fact(vhost, client, filter, *one), true)?;
             }
-            for &packet_id in &state.received {
+            for &packet_id in state.received.iter().filter(|id| !state.arriving.contains(id)) {
                 self.state(&self.received_fact(vhost, client, packet_id), true)?;
             }
         }

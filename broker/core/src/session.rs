@@ -138,6 +138,8 @@ pub(crate) struct State {
     pub(crate) queue: Option<QueueTarget>,
     /// Packet ids of QoS 2 messages that were received and not yet released.
     pub(crate) received: BTreeSet<u16>,
+    /// Those of them whose messages have not been published: not to be written before that.
+    pub(crate) arriving: Vec<u16>,
     /// To be finished by the next connection.
     pub(crate) parked: Box<[Parked]>,
     pub(crate) will: Option<Box<Will>>,
@@ -215,6 +217,16 @@ impl Session {
     /// Takes what was kept from the last connection.
     pub fn unpark(&self) -> Box<[Parked]> {
         std::mem::take(&mut self.state.lock().parked)
+    }
+
+    /// A QoS 2 message arrives. False when it was received before and not released since; and how many such wait.
+    pub fn receive_once(&self, packet_id: u16) -> (bool, usize) {
+        let mut state = self.state.lock();
+        let fresh = state.received.insert(packet_id);
+        if fresh {
+            state.arriving.push(packet_id);
+        }
+        (fresh, state.received.len())
     }
 
     /// How many subscriptions it has.

@@ -58,17 +58,21 @@ impl Broker {
     /// Gives a session to a connection: makes it, resumes it, or displaces the connection that has it.
     ///
     /// # Errors
-    /// When the store takes no record.
+    /// `Limit` when the vhost has too many sessions to make one, `Unavailable` when the store takes no record.
     pub fn open_session(
         &self,
         vhost: &Arc<Vhost>,
         wish: SessionWish<'_>,
         now: u64,
         effects: &mut Effects,
-    ) -> Result<Opened, StoreError> {
+    ) -> Result<Opened, Refusal> {
         loop {
             let session = {
                 let mut sessions = vhost.sessions.lock();
+                let limit = self.settings.sessions;
+                if sessions.by_client.len() as u64 >= limit && !sessions.by_client.contains_key(wish.client) {
+                    return Err(Refusal::Limit { what: format!("sessions in vhost '{}'", vhost.name), limit });
+                }
                 let fresh = || Session::new(Arc::clone(wish.client), State { left_at: now, ..State::default() });
                 Arc::clone(sessions.by_client.entry(Arc::clone(wish.client)).or_insert_with(fresh))
             };
@@ -115,7 +119,7 @@ impl Broker {
                     if !present {
                         self.end_session(vhost, &session, &mut state, now, effects);
                     }
-                    return Err(error);
+                    return Err(error.into());
                 }
             }
         }
@@ -257,6 +261,7 @@ impl Broker {
             self.in_shard(queue.shard, now, effects, |shard, cx| shard.remove(queue, cx));
         }
         let received = std::mem::take(&mut state.received);
+        state.arriving.clear();
         if std::mem::take(&mut state.durable) {
             let gone = received.into_iter().map(|id| self.received_fact(vhost, client, id));
             let gone = gone.chain([self.session_fact(vhost, client, state)]);
@@ -292,20 +297,19 @@ impl Broker {
         Fact::Received { vhost: vhost.name.to_string(), client: client.to_string(), packet_id }
     }
 
-    /// A QoS 2 message arrives. False when it was received before and not released since; and how many such wait.
+    /// Writes down the packet ids of the QoS 2 messages that have arrived. To be called in the unit in which these are
+    /// published: a crash must not leave the one without the other.
     ///
     /// # Errors
     /// When the store takes no record.
-    pub fn receive_once(&self, vhost: &Vhost, session: &Session, packet_id: u16) -> Result<(bool, usize), StoreError> {
+    pub fn note_received(&self, vhost: &Vhost, session: &Session) -> Result<(), StoreError> {
         let mut state = session.state.lock();
-        if state.received.contains(&packet_id) {
-            return Ok((false, state.received.len()));
+        let arrived = std::mem::take(&mut state.arriving);
+        if !state.durable {
+            return Ok(());
         }
-        if state.durable {
-            self.state(&self.received_fact(vhost, &session.client, packet_id), true)?;
-        }
-        state.received.insert(packet_id);
-        Ok((true, state.received.len()))
+        let mut facts = arrived.into_iter().map(|id| self.received_fact(vhost, &session.client, id));
+        facts.try_for_each(|fact| self.state(&fact, true).map(drop))
     }
 
     /// A QoS 2 message is released by its sender. False when no such message was received.
@@ -317,6 +321,7 @@ impl Broker {
         if !state.received.remove(&packet_id) {
             return Ok(false);
         }
+        state.arriving.retain(|id| *id != packet_id);
         if state.durable {
             self.state(&self.received_fact(vhost, &session.client, packet_id), false)?;
         }

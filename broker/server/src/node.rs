@@ -176,6 +176,7 @@ fn broker_settings(config: &Config) -> broker::Settings {
         exchanges: limits.exchanges,
         bindings: limits.bindings,
         session_messages: limits.session_messages,
+        sessions: limits.sessions,
         retained_messages: limits.retained_messages,
         retained_bytes: limits.retained_bytes.0,
     }

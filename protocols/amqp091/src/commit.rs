@@ -102,7 +102,7 @@ impl Connection {
     }
 
     /// Consumers that share a window may go on after settlements, in whatever queue they are.
-    fn resume_sharers(&mut self) {
+    pub(crate) fn resume_sharers(&mut self) {
         for (_, channel) in &self.channels {
             if channel.shared.is_some() {
                 let consumers: Vec<_> = channel.consumers.values().map(|consumer| consumer.at).collect();

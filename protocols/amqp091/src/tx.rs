@@ -49,15 +49,24 @@ impl Connection {
             self.tally.routed += 1;
             self.batch.add(&targets, message, 0);
         }
-        self.effects.persisted = false;
-        self.broker.publish(&mut self.batch, self.now, &mut self.effects);
-        let refused = !self.effects.refused.is_empty();
-        self.effects.refused.clear();
         let settlements = acknowledged(transaction.acknowledgements, shared.as_deref());
         self.tally.acknowledged += settlements.len() as u64;
         self.settlements.extend(settlements);
         let acknowledges = !self.settlements.is_empty();
+        self.effects.persisted = false;
+        {
+            // After a crash, all of the transaction has happened, or nothing.
+            let _unit = self.broker.journal.unit();
+            self.broker.publish(&mut self.batch, self.now, &mut self.effects);
+            self.broker.settle(&self.settlements, self.now, &mut self.effects);
+        }
+        let refused = !self.effects.refused.is_empty();
+        self.effects.refused.clear();
         let persisted = self.effects.persisted;
+        self.settlements.clear();
+        if acknowledges {
+            self.resume_sharers();
+        }
         self.commit();
         if refused {
             return Err(Failure::channel(406, "partial tx completion"));

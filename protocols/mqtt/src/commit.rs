@@ -1,6 +1,8 @@
 //! What was gathered from the input happens: publishes reach their queues, settlements theirs, answers leave or
 //! start to wait.
 
+use portolan_core::broker::Batch;
+
 use crate::codec::encode::{self, Explanation};
 use crate::codec::{AckKind, Version};
 use crate::engine::Connection;
@@ -13,7 +15,7 @@ const COMPLAIN_EVERY: u64 = 1_000;
 impl Connection {
     /// Carries out what was gathered.
     pub(crate) fn commit(&mut self, work: &mut Work) {
-        if !work.batch.is_empty() || !work.unanswered.is_empty() {
+        if !work.batch.is_empty() || !work.unanswered.is_empty() || work.arrived {
             self.publish_batch(work);
         }
         if !work.releases.is_empty() {
@@ -37,7 +39,7 @@ impl Connection {
 
     fn publish_batch(&mut self, work: &mut Work) {
         work.effects.persisted = false;
-        self.broker.publish(&mut work.batch, self.now, &mut work.effects);
+        self.publish_once(work);
         let persisted = work.effects.persisted | std::mem::take(&mut work.persisted);
         // A session that is full drops what comes by a rule that its owner has set; a store that is full must not be
         // taken for one that has the message.
@@ -68,6 +70,29 @@ impl Connection {
         }
     }
 
+    /// Publishes what was gathered. Packet ids of QoS 2 messages are in the journal together with the messages or not at
+    /// all: alone, they would make the sender's next attempt a second copy, or the only one look like it.
+    fn publish_once(&mut self, work: &mut Work) {
+        let arrived = std::mem::take(&mut work.arrived);
+        let (Some(vhost), Some(session)) = (&self.vhost, self.session.as_ref().filter(|_| arrived)) else {
+            return self.broker.publish(&mut work.batch, self.now, &mut work.effects);
+        };
+        let durable = self.promise.expiry > 0;
+        let _unit = durable.then(|| self.broker.journal.unit());
+        match self.broker.note_received(vhost, session) {
+            Ok(()) => {
+                work.persisted |= durable;
+                self.broker.publish(&mut work.batch, self.now, &mut work.effects);
+            }
+            Err(error) => {
+                // None of them was taken.
+                work.batch = Batch::default();
+                work.unanswered.iter_mut().for_each(|one| one.reason = Reason::QuotaExceeded);
+                work.effects.store_error = Some(error);
+            }
+        }
+    }
+
     /// A QoS 2 message that was not taken leaves its packet id free: the next one under it is not a second copy
     /// [MQTT-4.3.3-9].
     fn free_refused(&self, work: &mut Work) {
@@ -84,7 +109,14 @@ impl Connection {
         if self.promise.expiry > 0 {
             let deliveries: Vec<_> = work.releases.iter().map(|(_, delivery)| *delivery).collect();
             work.effects.persisted = false;
+            let earlier = work.effects.store_error.take();
             self.broker.release(&deliveries, self.now, &mut work.effects);
+            if work.effects.store_error.is_some() {
+                // Without PUBREL the client says it again when it comes back.
+                work.releases.clear();
+                return;
+            }
+            work.effects.store_error = earlier;
         }
         let durable = std::mem::take(&mut work.effects.persisted).then(|| self.broker.journal.last());
         let mut inner = self.outbox.lock();

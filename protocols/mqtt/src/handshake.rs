@@ -8,6 +8,7 @@ use portolan_core::consumer::Consumer;
 use portolan_core::effect::Effects;
 use portolan_core::engine::{Account, Ask, Barred, Credentials};
 use portolan_core::exchange::QueueTarget;
+use portolan_core::refusal::Refusal;
 use portolan_core::session::{Claim, Session, TOPICS, Will};
 use portolan_core::sessions::{Opened, SessionWish};
 use portolan_core::topology::Durable;
@@ -269,8 +270,12 @@ impl Connection {
                 self.phase = Phase::Waiting;
                 Ask::Hold
             }
+            Err(Refusal::Limit { what, limit }) => {
+                tracing::warn!(client = %pending.client, limit, "too many {what}");
+                self.refuse(peer, Reason::QuotaExceeded, "there are too many sessions")
+            }
             Err(error) => {
-                tracing::warn!(%error, "cannot open a session");
+                tracing::warn!(?error, "cannot open a session");
                 self.refuse(peer, Reason::ServerUnavailable, "the store takes nothing at the moment")
             }
         }

@@ -87,23 +87,15 @@ impl Connection {
 
     /// Remembers the packet id of a QoS 2 message. False when it is there already.
     fn arrive_once(&mut self, packet_id: u16, work: &mut Work) -> Result<bool, Ask> {
-        let (Some(vhost), Some(session)) = (&self.vhost, &self.session) else { return Ok(false) };
-        match self.broker.receive_once(vhost, session, packet_id) {
-            Ok((fresh, waiting)) => {
-                work.persisted |= fresh && self.promise.expiry > 0;
-                if self.version == Version::V5 && waiting > usize::from(self.settings.receive_max) {
-                    self.commit(work);
-                    let text = "more QoS 2 messages are under way than the receive maximum in CONNACK";
-                    return Err(self.fail(Reason::ReceiveMaximumExceeded, text));
-                }
-                Ok(fresh)
-            }
-            Err(error) => {
-                tracing::warn!(%error, "a message was not taken");
-                self.commit(work);
-                Err(self.fail(Reason::QuotaExceeded, "the store takes nothing at the moment"))
-            }
+        let Some(session) = &self.session else { return Ok(false) };
+        let (fresh, waiting) = session.receive_once(packet_id);
+        work.arrived |= fresh;
+        if self.version == Version::V5 && waiting > usize::from(self.settings.receive_max) {
+            self.commit(work);
+            let text = "more QoS 2 messages are under way than the receive maximum in CONNACK";
+            return Err(self.fail(Reason::ReceiveMaximumExceeded, text));
         }
+        Ok(fresh)
     }
 
     /// Finds the queues, from memory if this topic was used before.

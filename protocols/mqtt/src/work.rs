@@ -28,6 +28,8 @@ pub(crate) struct Work {
     pub(crate) block: Vec<u8>,
     /// Something was written that answers must wait for, apart from what the batch writes.
     pub(crate) persisted: bool,
+    /// QoS 2 messages came whose packet ids have to be written down with them.
+    pub(crate) arrived: bool,
     /// A message came.
     pub(crate) published: bool,
     /// For the counters.

@@ -8,6 +8,7 @@ use portolan_core::catalogue::ConnectionId;
 use portolan_core::consumer::Consumer;
 use portolan_core::delivery::{ConsumerRef, Outcome};
 use portolan_core::exchange::QueueTarget;
+use portolan_core::refusal::Refusal;
 use portolan_core::session::{Claim, Holder, Session, Subscription, TOPICS, Will};
 use portolan_core::sessions::{Leave, Opened, SessionWish};
 use portolan_core::store::StoreError;
@@ -91,7 +92,7 @@ impl Device {
         device
     }
 
-    pub fn try_open(&self, kit: &Kit, clean: bool, expiry: u32, will: Option<Will>) -> Result<Connected, StoreError> {
+    pub fn try_open(&self, kit: &Kit, clean: bool, expiry: u32, will: Option<Will>) -> Result<Connected, Refusal> {
         let claim = Claim { connection: self.connection, holder: Arc::clone(&self.link) as _ };
         let wish = SessionWish { client: &self.id, clean, expiry, will, claim };
         let opened = kit.as_caller(self.connection, |caller, effects| {
@@ -199,10 +200,20 @@ impl Device {
     /// What came: bodies, with a star when redelivered.
     pub fn take(&self) -> Vec<String> {
         let got = self.client.take_all();
-        let show = |got: &Got| if got.redelivered { got.body.clone() + "*" } else { got.body.clone() };
+        let show = |got: &Got| match (got.released, got.redelivered) {
+            (true, _) => got.body.clone() + "!",
+            (false, true) => got.body.clone() + "*",
+            (false, false) => got.body.clone(),
+        };
         let bodies = got.iter().map(show).collect();
         self.held.borrow_mut().extend(got.into_iter().filter(|got| got.settle.is_some()));
         bodies
+    }
+
+    /// Takes over what it was given (PUBREC).
+    pub fn take_over(&self, kit: &Kit) {
+        let given: Vec<_> = self.held.borrow().iter().filter_map(|got| got.settle).collect();
+        kit.as_caller(self.connection, |caller, effects| kit.broker.release(&given, caller.now, effects));
     }
 
     /// Acknowledges everything that it has taken.

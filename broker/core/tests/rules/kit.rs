@@ -161,6 +161,7 @@ pub fn settings() -> Settings {
         exchanges: 1000,
         bindings: 1000,
         session_messages: 1000,
+        sessions: 1000,
         retained_messages: 100_000,
         retained_bytes: 1 << 30,
     }

@@ -132,6 +132,7 @@ impl World {
                             consumer: u32::MAX,
                             body,
                             redelivered: got.redelivered,
+                            released: false,
                             returns: got.returns,
                             settle: got.settle,
                             from: portolan_core::delivery::ConsumerRef { queue: got.settle.unwrap().queue, key: 0 },

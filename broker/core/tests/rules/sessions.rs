@@ -5,14 +5,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use portolan_core::catalogue::ConnectionId;
+use portolan_core::broker::Settings;
 use portolan_core::effect::Effects;
+use portolan_core::refusal::Refusal;
 use portolan_core::session::{Claim, Holder, NEVER, Will};
 use portolan_core::sessions::{Leave, Opened, SessionWish};
 use portolan_core::store::Owner;
 
 use crate::devices::Connected::{Fresh, Resumed, Wait};
 use crate::devices::{Device, GOODBYE, WITH_WILL, own, publish, will};
-use crate::kit::{CONNECTION, Kit, kept};
+use crate::kit::{CONNECTION, Kit, kept, settings};
 
 /// A kit with a queue that gets every will.
 fn kit() -> Kit {
@@ -58,7 +60,7 @@ fn a_clean_start_takes_nothing_over() {
     let kit = kit();
     let device = Device::connected(&kit, "d", 1, 100);
     device.subscribe(&kit, "a", 1);
-    kit.broker.receive_once(&kit.vhost, &device.session(), 7).unwrap();
+    assert!(device.session().receive_once(7).0);
     device.leave(&kit, &GOODBYE);
     publish(&kit, "a", &[kept("old")]);
     assert_eq!(kit.journal.records(), 1);
@@ -245,7 +247,11 @@ fn what_is_due_is_listed_once_and_not_for_ever() {
 fn a_qos_2_message_is_received_once_until_it_is_released() {
     let kit = kit();
     let device = Device::connected(&kit, "d", 1, 100);
-    let once = |kit: &Kit, device: &Device| kit.broker.receive_once(&kit.vhost, &device.session(), 7).unwrap().0;
+    let once = |kit: &Kit, device: &Device| {
+        let fresh = device.session().receive_once(7).0;
+        kit.broker.note_received(&kit.vhost, &device.session()).unwrap();
+        fresh
+    };
     let complete = |kit: &Kit, device: &Device| kit.broker.complete(&kit.vhost, &device.session(), 7).unwrap();
     assert!(once(&kit, &device) && !once(&kit, &device));
     device.leave(&kit, &WITH_WILL);
@@ -260,6 +266,66 @@ fn a_qos_2_message_is_received_once_until_it_is_released() {
     assert!(once(&kit, &device));
 }
 
+#[test]
+fn a_packet_id_is_not_written_before_its_message_is_published() {
+    let kit = kit();
+    let device = Device::connected(&kit, "d", 1, 100);
+    assert!(device.session().receive_once(7).0);
+    // The cleaner comes in between.
+    kit.broker.restate().unwrap();
+    let (kit, _) = kit.restart(false);
+    let device = Device::new("d", 2);
+    device.resume(&kit, 100);
+    assert!(device.session().receive_once(7).0, "the message was not taken, so it must be when it comes again");
+    kit.broker.note_received(&kit.vhost, &device.session()).unwrap();
+    kit.journal.forget_facts();
+    kit.broker.restate().unwrap();
+    let (kit, _) = kit.restart(false);
+    assert_eq!(kit.vhost.session("d").unwrap().view().received, 1);
+}
+
+#[test]
+fn what_a_client_has_taken_over_is_only_let_go_of_after_a_crash() {
+    let kit = kit();
+    let device = Device::connected(&kit, "d", 1, 100);
+    device.subscribe(&kit, "a", 2);
+    publish(&kit, "a", &[kept("one"), kept("two")]);
+    assert_eq!(device.take(), ["one", "two"]);
+    device.take_over(&kit);
+    publish(&kit, "a", &[kept("three")]);
+    assert_eq!(device.take(), ["three"]);
+    let (kit, _) = kit.restart(false);
+    // However often the cleaner moves it.
+    assert_eq!(kit.move_all(), [""; 0]);
+    let device = Device::new("d", 2);
+    device.resume(&kit, 100);
+    assert_eq!(device.take(), ["one!", "two!", "three*"]);
+    assert_eq!(kit.move_all(), [""; 0]);
+    let (kit, _) = kit.restart(false);
+    let device = Device::new("d", 3);
+    device.resume(&kit, 100);
+    assert_eq!(device.take(), ["one!", "two!", "three*"]);
+    device.acknowledge(&kit);
+    let (kit, _) = kit.restart(true);
+    let device = Device::new("d", 4);
+    device.resume(&kit, 100);
+    assert_eq!((device.take(), kit.journal.records()), (vec![], 0));
+}
+
+#[test]
+fn a_vhost_has_as_many_sessions_as_its_limit_says() {
+    let kit = Kit::with(Settings { sessions: 2, ..settings() });
+    let one = Device::connected(&kit, "one", 1, 100);
+    let brief = Device::connected(&kit, "brief", 2, 0);
+    let refused = Device::new("three", 3).try_open(&kit, true, 0, None);
+    assert!(matches!(refused, Err(Refusal::Limit { limit: 2, .. })));
+    // Those that are there can be had.
+    one.leave(&kit, &GOODBYE);
+    assert_eq!(one.open(&kit, false, 100, None), Resumed);
+    brief.leave(&kit, &GOODBYE);
+    Device::connected(&kit, "three", 3, 0);
+}
+
 /// Everything that a session has, with a will that has been waiting for 4 of its 10 seconds.
 fn furnished() -> Kit {
     let kit = kit();
@@ -268,7 +334,8 @@ fn furnished() -> Kit {
     device.subscribe(&kit, "a.*", 1);
     device.subscribe(&kit, "b", 0);
     device.join(&kit, "g/c", "c");
-    kit.broker.receive_once(&kit.vhost, &device.session(), 9).unwrap();
+    assert!(device.session().receive_once(9).0);
+    kit.broker.note_received(&kit.vhost, &device.session()).unwrap();
     publish(&kit, "a.x", &[kept("held")]);
     device.leave(&kit, &WITH_WILL);
     publish(&kit, "a.y", &[kept("waiting")]);

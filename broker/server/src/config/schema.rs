@@ -106,6 +106,8 @@ pub struct Limits {
     pub exchanges: usize,
     /// Bindings of one vhost.
     pub bindings: usize,
+    /// MQTT sessions of one vhost, with a connection or without.
+    pub sessions: u64,
     /// Messages that wait in one session; what comes beyond is dropped.
     pub session_messages: u64,
     /// Retained messages of one vhost.
@@ -351,6 +353,7 @@ impl Default for Limits {
             queues: 500_000,
             exchanges: 100_000,
             bindings: 2_000_000,
+            sessions: 1_000_000,
             session_messages: 100_000,
             retained_messages: 1_000_000,
             retained_bytes: ByteSize(1 << 30),

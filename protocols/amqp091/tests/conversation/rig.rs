@@ -123,6 +123,7 @@ impl Rig {
             exchanges: 1000,
             bindings: 1000,
             session_messages: 1000,
+            sessions: 1000,
             retained_messages: 1000,
             retained_bytes: 1 << 20,
         };

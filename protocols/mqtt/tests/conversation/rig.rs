@@ -190,6 +190,7 @@ fn broker_of(journal: &Arc<Ledger>) -> Arc<Broker> {
         exchanges: 1000,
         bindings: 1000,
         session_messages: 1000,
+        sessions: 1000,
         retained_messages: 20,
         retained_bytes: 1 << 20,
     };
