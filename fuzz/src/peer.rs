@@ -106,7 +106,6 @@ impl Default for World {
             bindings: 50,
             session_messages: 1000,
             sessions: 1000,
-            sessions: 1000,
             retained_messages: 1000,
             retained_bytes: 1 << 20,
         };
