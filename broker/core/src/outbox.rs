@@ -70,7 +70,7 @@ impl Chunk {
     }
 
     /// Adds everything of another one.
-    fn append(&mut self, mut other: Self) {
+    pub fn append(&mut self, mut other: Self) {
         if self.is_empty() {
             *self = other;
             return;
@@ -317,6 +317,12 @@ impl<S: Sessions + 'static> Outbox<S> {
     /// Wakes the connection's own task, which then calls [`Engine::woken`](crate::engine::Engine::woken).
     pub fn wake(&self) {
         self.wire.wake();
+    }
+
+    /// The journal's last index, where it is not durable that far yet.
+    pub fn undurable(&self) -> Option<Index> {
+        let last = self.journal.last();
+        (self.journal.durable() < last).then_some(last)
     }
 
     /// Something waits to be sent.

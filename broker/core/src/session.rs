@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use crate::catalogue::ConnectionId;
 use crate::delivery::DeliveryRef;
 use crate::exchange::{Grant, QueueTarget};
-use crate::patterns::Patterns;
 use crate::message::{Facts, Message, Origin, Span};
+use crate::patterns::Patterns;
 use crate::subscriptions::Filter;
 
 /// The expiry of a session that never ends by itself \[MQTT 5, 3.1.2.11.2\].

@@ -66,12 +66,20 @@ pub(crate) struct Shared {
     pub(crate) subscription: Subscription,
 }
 
-/// An answer that waits for the journal, or for one before it that does.
-struct Answer {
+/// What waits for the journal, or for something before it that does.
+struct Late {
     index: Index,
-    kind: AckKind,
-    packet_id: u16,
-    reason: Reason,
+    packet: LatePacket,
+}
+
+enum LatePacket {
+    Answer {
+        kind: AckKind,
+        packet_id: u16,
+        reason: Reason,
+    },
+    /// A QoS 2 message: had the client got it and we had not, its publisher's repetition would be a second one.
+    Publish(Box<Chunk>),
 }
 
 /// The delivery side of a connection.
@@ -81,7 +89,11 @@ pub(crate) struct Deliveries {
     pub(crate) window: u16,
     pub(crate) held: HashMap<u16, Held, ahash::RandomState>,
     pub(crate) grants: Grants,
-    answers: VecDeque<Answer>,
+    late: VecDeque<Late>,
+    /// How many of them are messages.
+    late_publishes: usize,
+    /// The session outlives the connection: what it is sent exactly once must be certain first.
+    pub(crate) lasting: bool,
     /// Consumers that got nothing more because the window is closed or a packet id is taken.
     pub(crate) stalled: Vec<ConsumerRef>,
     /// Takes no deliveries any more: the session is being left.
@@ -114,7 +126,9 @@ impl Deliveries {
             window: 0,
             held: HashMap::default(),
             grants: Grants::default(),
-            answers: VecDeque::new(),
+            late: VecDeque::new(),
+            late_publishes: 0,
+            lasting: false,
             stalled: Vec::new(),
             left: false,
             access: None,
@@ -154,28 +168,36 @@ impl Deliveries {
         reason: Reason,
     ) {
         match durable {
-            None if self.answers.is_empty() => {
+            None if self.late.is_empty() => {
                 encode::ack(&mut out.bytes, self.peer, kind, packet_id, reason, Explanation::NONE);
             }
             // One that could leave at once joins those that wait.
-            index => self.answers.push_back(Answer { index: index.unwrap_or(0), kind, packet_id, reason }),
+            index => {
+                let packet = LatePacket::Answer { kind, packet_id, reason };
+                self.late.push_back(Late { index: index.unwrap_or(0), packet });
+            }
         }
     }
 
     /// More than `most` of the client's messages wait for the journal.
     pub(crate) fn unanswered_beyond(&self, most: usize) -> bool {
-        let ours = |answer: &&Answer| answer.kind != AckKind::Pubrel;
-        self.answers.len() > most && self.answers.iter().filter(ours).count() > most
+        let ours = |late: &&Late| match late.packet {
+            LatePacket::Answer { kind, .. } => kind != AckKind::Pubrel,
+            LatePacket::Publish(_) => false,
+        };
+        self.late.len() > most && self.late.iter().filter(ours).count() > most
     }
 
     /// The session is being left: nothing more is delivered, and nothing follows what is written by now
     /// [MQTT-3.14.4-1].
     pub(crate) fn leave(&mut self) {
         self.left = true;
-        self.answers.clear();
+        self.late.clear();
+        self.late_publishes = 0;
     }
 
-    fn deliver(&mut self, delivery: &Delivery<'_>, out: &mut Chunk) -> Taken {
+    /// `undurable` is the journal's last index where it is not durable that far yet.
+    fn deliver(&mut self, delivery: &Delivery<'_>, undurable: Option<Index>, out: &mut Chunk) -> Taken {
         let own = delivery.consumer == OWN;
         if delivery.released {
             return self.release_again(delivery, out);
@@ -201,7 +223,7 @@ impl Deliveries {
             {
                 return Taken::Settled;
             }
-            self.write(delivery, message, (flags, block), &granted, topic, out)
+            self.write(delivery, message, (flags, block), &granted, topic, undurable, out)
         })
     }
 
@@ -212,6 +234,7 @@ impl Deliveries {
         (flags, block): (u8, &[u8]),
         granted: &Granted,
         topic: &str,
+        undurable: Option<Index>,
         out: &mut Chunk,
     ) -> Taken {
         let own = delivery.consumer == OWN;
@@ -247,10 +270,23 @@ impl Deliveries {
             self.held.insert(packet_id, Held { delivery: settle, qos, released: false, shared });
             packet.packet_id = packet_id;
         }
-        if let Some(aliases) = &mut self.aliases {
-            aliases.apply(&mut packet);
+        // What comes behind one that waits keeps its place [MQTT-4.6.0-1].
+        let behind = (self.late_publishes > 0).then_some(0);
+        match undurable.filter(|_| qos == Qos::ExactlyOnce).or(behind) {
+            Some(index) => {
+                // Without an alias, which another packet might use before this one has set it.
+                let mut chunk = Box::<Chunk>::default();
+                put(&mut chunk, self.peer.version, &packet, message);
+                self.late.push_back(Late { index, packet: LatePacket::Publish(chunk) });
+                self.late_publishes += 1;
+            }
+            None => {
+                if let Some(aliases) = &mut self.aliases {
+                    aliases.apply(&mut packet);
+                }
+                put(out, self.peer.version, &packet, message);
+            }
         }
-        put(out, self.peer.version, &packet, message);
         if let Some(count) = self.tally.messages.get_mut(usize::from(qos.bits())) {
             *count += 1;
         }
@@ -323,14 +359,21 @@ impl Aliases {
 
 impl Sessions for Deliveries {
     fn durable(&mut self, durable: Index, out: &mut Chunk) {
-        while let Some(answer) = self.answers.pop_front_if(|answer| answer.index <= durable) {
-            let Answer { kind, packet_id, reason, .. } = answer;
-            encode::ack(&mut out.bytes, self.peer, kind, packet_id, reason, Explanation::NONE);
+        while let Some(late) = self.late.pop_front_if(|late| late.index <= durable) {
+            match late.packet {
+                LatePacket::Answer { kind, packet_id, reason } => {
+                    encode::ack(&mut out.bytes, self.peer, kind, packet_id, reason, Explanation::NONE);
+                }
+                LatePacket::Publish(chunk) => {
+                    self.late_publishes -= 1;
+                    out.append(*chunk);
+                }
+            }
         }
     }
 
     fn awaited(&self) -> Option<Index> {
-        self.answers.front().map(|answer| answer.index)
+        self.late.front().map(|late| late.index)
     }
 }
 
@@ -344,7 +387,8 @@ impl Recipient for Client {
         if deliveries.left {
             return Taken::Gone;
         }
-        let taken = deliveries.deliver(delivery, out);
+        let undurable = if deliveries.lasting { self.0.undurable() } else { None };
+        let taken = deliveries.deliver(delivery, undurable, out);
         if matches!(taken, Taken::Gone | Taken::Closed) || inner.bytes() < self.0.high_water {
             return taken;
         }
@@ -361,7 +405,14 @@ impl Recipient for Client {
     }
 
     fn flush(&self) {
-        self.0.lock().sessions.count();
+        let waits = {
+            let deliveries = &mut self.0.lock().sessions;
+            deliveries.count();
+            !deliveries.late.is_empty()
+        };
         self.0.flush();
+        if waits {
+            self.0.await_durable();
+        }
     }
 }

@@ -300,6 +300,7 @@ impl Connection {
             let (deliveries, _) = inner.parts();
             deliveries.peer = pending.peer;
             deliveries.window = window;
+            deliveries.lasting = pending.expiry > 0;
             deliveries.set_aliases(pending.alias_maximum.min(self.settings.topic_alias_out));
             deliveries.access = self.access.clone().filter(|access| access.checks_deliveries());
             if let Some(index) = durable {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use portolan_core::catalogue::ConnectionId;
 use portolan_core::broker::Settings;
+use portolan_core::catalogue::ConnectionId;
 use portolan_core::effect::Effects;
 use portolan_core::refusal::Refusal;
 use portolan_core::session::{Claim, Holder, NEVER, Will};
