@@ -11,6 +11,7 @@ const FEW: usize = 8;
 #[derive(Debug)]
 pub(crate) enum Patterns {
     Few(Vec<(Box<[u8]>, Subscription)>),
+    #[expect(clippy::box_collection, reason = "few is the rule, and a map takes three times a vector's place")]
     Many(Box<HashMap<Box<[u8]>, Subscription, ahash::RandomState>>),
 }
 

@@ -223,21 +223,20 @@ impl Deliveries {
             {
                 return Taken::Settled;
             }
-            self.write(delivery, message, (flags, block), &granted, topic, undurable, out)
+            self.write(delivery, (flags, block), &granted, topic, undurable, out)
         })
     }
 
     fn write(
         &mut self,
         delivery: &Delivery<'_>,
-        message: &Message,
         (flags, block): (u8, &[u8]),
         granted: &Granted,
         topic: &str,
         undurable: Option<Index>,
         out: &mut Chunk,
     ) -> Taken {
-        let own = delivery.consumer == OWN;
+        let (own, message) = (delivery.consumer == OWN, delivery.message);
         let qos = Qos::from_bits((flags & MQTT_QOS).min(granted.qos)).unwrap_or_default();
         let mut packet = encode::Delivery {
             dup: own && delivery.redelivered,
