@@ -205,7 +205,7 @@ fn what_is_begun_at_the_same_time_is_whole_too() {
 #[test]
 fn what_a_client_took_over_is_known_after_a_restart() {
     let files = FaultyFs::new();
-    let options = small(Arc::new(files.clone()));
+    let options = small(Arc::new(files));
     let (store, _) = open(&options);
     let mut places = Vec::new();
     for seq in 0..600 {
