@@ -168,6 +168,8 @@ impl Store {
         }
         // The cleaner first: it appends, and waits for what it appended.
         self.shared.cleaner.close();
+        drop(self.shared.state.lock());
+        self.shared.synced.notify_all();
         if let Some(at) = threads.iter().position(|thread| thread.thread().name() == Some(CLEANER)) {
             join(threads.swap_remove(at));
         }
@@ -287,6 +289,11 @@ impl Shared {
         let target = state.begun + u64::from(!state.chunk.bytes.is_empty());
         state.synced_watchers += 1;
         while state.synced < target && state.failed.is_none() {
+            // On a full disk that may take until there is room, and the end of the store does not wait for it.
+            if clean::is_cleaning() && self.cleaner.is_closing() {
+                state.synced_watchers -= 1;
+                return Err(StoreError::Failed("the store is being closed".into()));
+            }
             self.hurry(&mut state);
             self.synced.wait(&mut state);
         }

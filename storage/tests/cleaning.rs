@@ -102,10 +102,12 @@ fn content_stays_while_anything_refers_to_it() {
         model.enqueue(3, seq, LEN);
         model.settle(3, seq);
         if seq == 200 {
-            let mut state = model.state.lock();
-            if let Ok(appended) = refer(&*store, 2, 0, state.live[&(1, 0)]) {
-                state.live.insert((2, 0), appended.position);
-            }
+            // While its segment is about to go nothing may refer to it.
+            until("referred to", || {
+                let mut state = model.state.lock();
+                let referred = refer(&*store, 2, 0, state.live[&(1, 0)]);
+                referred.map(|appended| state.live.insert((2, 0), appended.position)).is_ok()
+            });
         }
     }
     let _ = content;

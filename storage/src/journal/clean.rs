@@ -74,7 +74,7 @@ impl Cleaner {
         self.changed.notify_all();
     }
 
-    fn is_closing(&self) -> bool {
+    pub(crate) fn is_closing(&self) -> bool {
         self.orders.lock().closing
     }
 

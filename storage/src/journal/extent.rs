@@ -15,7 +15,7 @@ use portolan_core::store::StoreError;
 
 use crate::filesystem::{BLOCK, File};
 use crate::journal::Shared;
-use crate::journal::buffer::Chunk;
+use crate::journal::buffer::{Chunk, State};
 use crate::journal::footer::{self, Footer, TRAILER};
 use crate::journal::prepare::{AGAIN, Next, Segments, Slot, fill_with_zeros, is_full, spare_path};
 use crate::journal::segment;
@@ -35,6 +35,13 @@ const BLOCK_BYTES: u64 = BLOCK as u64;
 /// Space kept beyond what is written on a quiet node: also what consumers need to make room on a full disk.
 pub(crate) fn keep(segment_bytes: u64) -> u64 {
     (segment_bytes / 8).clamp(BLOCK_BYTES, KEEP).next_multiple_of(BLOCK_BYTES)
+}
+
+/// What may be a hole in a file of that length with space up to `firm`. Its last block may not: a segment must be able
+/// to end on a full disk.
+pub(crate) fn hole_beyond(firm: u64, length: u64) -> Range<u64> {
+    let end = (length.saturating_sub(1) / BLOCK_BYTES * BLOCK_BYTES).max(firm);
+    firm..end
 }
 
 /// The file that the journal's thread writes to.
@@ -198,8 +205,8 @@ impl Shared {
     pub(crate) fn has_space(&self, number: u32, firm: u64) -> u64 {
         let mut state = self.state.lock();
         let Some(active) = state.table.get(number) else { return firm };
-        let hole = active.length.saturating_sub(firm);
-        state.table.set_hole(number, hole);
+        let hole = hole_beyond(firm, active.length);
+        state.table.set_hole(number, hole.end - hole.start);
         if state.table.iter().next_back().is_some_and(|active| active.number == number) {
             state.room.firm = state.room.firm.max(firm);
         }
@@ -248,6 +255,10 @@ impl Shared {
             slot.active.firm = range.end;
         }
         self.segments.changed.notify_all();
+        if reserved.is_err() {
+            // The journal's thread tries for itself when it must.
+            self.segments.changed.wait_for(&mut slot, AGAIN);
+        }
     }
 
     /// Gives back what a quiet node does not need: used files, the next segment's, the rest of the active one's.
@@ -286,7 +297,7 @@ impl Shared {
         drop(state);
         let (next, done) = if unused && far {
             (Next::None { wanted: None }, self.options.files.remove(&segment::path(&self.folder, number)))
-        } else if unused && self.segments.release(self, number, &*file, keep..firm) {
+        } else if unused && self.segments.release(self, number, &*file, hole_beyond(keep, firm)) {
             (Next::Ready { number, file, firm: keep }, Ok(()))
         } else {
             (Next::Ready { number, file, firm }, Ok(()))
@@ -298,50 +309,58 @@ impl Shared {
         done
     }
 
+    /// The active file's rest becomes a hole, but for what is kept.
     fn give_back_rest(&self) {
         let keep = keep(self.options.segment_bytes);
         let mut slot = self.segments.slot.lock();
-        let (number, length) = (slot.active.number, slot.active.length);
-        let worth = slot.active.firm > slot.active.end + 2 * keep;
+        let (number, length, old) = (slot.active.number, slot.active.length, slot.active.firm);
+        let worth = old > slot.active.end + 2 * keep;
         if !worth || slot.active.changing || !slot.holes || number == 0 {
             return;
         }
         slot.active.changing = true;
         drop(slot);
+        let promised = self.state.lock().promise_less(number, keep, old);
+        let released = promised.filter(|firm| self.release_rest(number, *firm, old));
         let mut state = self.state.lock();
-        let is_active = state.table.iter().next_back().is_some_and(|active| active.number == number);
-        let firm = u64::from(state.offset).next_multiple_of(BLOCK_BYTES) + keep;
-        let before = state.room.firm;
-        if is_active && firm < length {
-            // More than that has to be asked for from here on.
-            state.room.firm = firm;
-        }
-        drop(state);
-        let mut slot = self.segments.slot.lock();
-        // Records may have gone beyond it between the two looks.
-        let released = is_active && firm < length && slot.active.end <= firm;
-        let old = slot.active.firm;
-        if released {
-            slot.active.firm = firm;
-        }
-        drop(slot);
-        let file = self.open_segment(number);
-        let end = old / BLOCK_BYTES * BLOCK_BYTES;
-        let released = released && file.is_ok_and(|file| self.segments.release(self, number, &*file, firm..end));
-        let mut state = self.state.lock();
-        if released {
-            state.table.set_hole(number, length - firm);
-        } else if is_active {
-            state.room.firm = state.room.firm.max(before);
+        if let Some(firm) = released {
+            let hole = hole_beyond(firm, length);
+            state.table.set_hole(number, hole.end - hole.start);
+        } else if promised.is_some() {
+            state.room.firm = old;
         }
         drop(state);
         let mut slot = self.segments.slot.lock();
         slot.active.changing = false;
         slot.active.hurry = false;
-        if !released {
-            slot.active.firm = old;
-        }
+        slot.active.firm = released.unwrap_or(old);
         self.segments.changed.notify_all();
+    }
+
+    fn release_rest(&self, number: u32, firm: u64, old: u64) -> bool {
+        let mut slot = self.segments.slot.lock();
+        // Records may have gone beyond it meanwhile. From here on the journal's thread waits before it goes there.
+        if slot.active.end > firm {
+            return false;
+        }
+        slot.active.firm = firm;
+        drop(slot);
+        let file = self.open_segment(number);
+        file.is_ok_and(|file| self.segments.release(self, number, &*file, hole_beyond(firm, old)))
+    }
+}
+
+impl State {
+    /// Lets the active segment `number` count on `keep` bytes beyond its records only, where it counted on `old`. Says
+    /// up to where that is; more has to be asked for from here on.
+    fn promise_less(&mut self, number: u32, keep: u64, old: u64) -> Option<u64> {
+        let active = self.table.iter().next_back().filter(|active| active.number == number)?;
+        let firm = u64::from(self.offset).next_multiple_of(BLOCK_BYTES) + keep;
+        if firm + BLOCK_BYTES > old.min(active.length) {
+            return None;
+        }
+        self.room.firm = firm;
+        Some(firm)
     }
 }
 

@@ -11,7 +11,7 @@ use portolan_core::store::StoreError;
 
 use crate::filesystem::{BLOCK, File};
 use crate::journal::Shared;
-use crate::journal::extent::{Active, Extension, Pace, keep};
+use crate::journal::extent::{Active, Extension, Pace, hole_beyond, keep};
 use crate::journal::segment::{self, Header, Segment};
 
 /// How often the disk is asked, and a failed reservation tried again.
@@ -123,7 +123,7 @@ impl Segments {
                     let (file, firm) = (Arc::clone(file), *firm);
                     slot.next = Next::None { wanted: None };
                     slot.active = Active::new(number, shared.options.segment_bytes, firm);
-                    drop(slot);
+                    // Before anybody else can change it.
                     shared.has_space(number, firm);
                     return Ok(file);
                 }
@@ -289,7 +289,10 @@ fn prepare(shared: &Shared, number: u32, spare: Option<u32>, sparse: bool) {
     let length = shared.options.segment_bytes;
     let kept = keep(length);
     let made = make(shared, number, spare).map(|file| {
-        let released = sparse && spare.is_none() && file.release(kept, length - kept).is_ok();
+        let released = sparse && spare.is_none() && {
+            let hole = hole_beyond(kept, length);
+            file.release(hole.start, hole.end - hole.start).is_ok()
+        };
         (file, if released { kept } else { length })
     });
     let full = made.is_err();
