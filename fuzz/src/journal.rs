@@ -61,6 +61,7 @@ fn base() -> &'static (FaultyFs, Vec<PathBuf>) {
             }
             if seq % 10 == 0 {
                 store.append(&Record::Redelivered { queue: QueueId(2), ranges: &ranges }).expect("appends");
+                store.append(&Record::Returned { queue: QueueId(2), ranges: &ranges, times: 2 }).expect("appends");
                 store.append(&Record::Fact { key: b"key", value: Some(b"value") }).expect("appends");
             }
         }

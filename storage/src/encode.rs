@@ -27,6 +27,8 @@ pub enum Kind {
     Forgotten = 7,
     /// Clients have taken messages over.
     Released = 8,
+    /// Messages came back from consumers.
+    Returned = 9,
     /// Begins a chunk: everything before its group was on stable storage when it was written. Says how long the chunk
     /// is, and whether its group goes on in the next segment.
     Round = 16,
@@ -47,7 +49,7 @@ pub enum Kind {
 impl Kind {
     /// The kind with that number.
     pub fn from_number(number: u8) -> Option<Self> {
-        const ALL: [Kind; 15] = [
+        const ALL: [Kind; 16] = [
             Kind::Enqueued,
             Kind::Referred,
             Kind::Settled,
@@ -56,6 +58,7 @@ impl Kind {
             Kind::Fact,
             Kind::Forgotten,
             Kind::Released,
+            Kind::Returned,
             Kind::Round,
             Kind::Index,
             Kind::Truncated,
@@ -114,6 +117,15 @@ pub enum Stored<'a> {
         queue: QueueId,
         /// Which ones.
         ranges: Ranges<'a>,
+    },
+    /// See [`Record::Returned`].
+    Returned {
+        /// The queue.
+        queue: QueueId,
+        /// Which ones.
+        ranges: Ranges<'a>,
+        /// How often.
+        times: u32,
     },
     /// See [`Record::Dropped`].
     Dropped {
@@ -193,6 +205,7 @@ pub(crate) fn kind(record: &Record<'_>) -> Kind {
         Record::Settled { .. } => Kind::Settled,
         Record::Redelivered { .. } => Kind::Redelivered,
         Record::Released { .. } => Kind::Released,
+        Record::Returned { .. } => Kind::Returned,
         Record::Dropped { .. } => Kind::Dropped,
         Record::Fact { value: Some(_), .. } => Kind::Fact,
         Record::Fact { value: None, .. } => Kind::Forgotten,
@@ -214,6 +227,7 @@ pub(crate) fn payload_len(record: &Record<'_>) -> usize {
         Record::Settled { ranges, .. } | Record::Redelivered { ranges, .. } | Record::Released { ranges, .. } => {
             8 + 16 * ranges.len()
         }
+        Record::Returned { ranges, .. } => 12 + 16 * ranges.len(),
         Record::Dropped { .. } => 8,
         Record::Fact { key, value: Some(value) } => 4 + key.len() + value.len(),
         Record::Fact { key, value: None } => key.len(),
@@ -240,10 +254,12 @@ pub(crate) fn write_payload(record: &Record<'_>, out: &mut Vec<u8>) {
         | Record::Redelivered { queue, ranges }
         | Record::Released { queue, ranges } => {
             out.extend_from_slice(&queue.0.to_le_bytes());
-            for range in *ranges {
-                out.extend_from_slice(&range.first.to_le_bytes());
-                out.extend_from_slice(&range.count.to_le_bytes());
-            }
+            write_ranges(ranges, out);
+        }
+        Record::Returned { queue, ranges, times } => {
+            out.extend_from_slice(&queue.0.to_le_bytes());
+            out.extend_from_slice(&times.to_le_bytes());
+            write_ranges(ranges, out);
         }
         Record::Dropped { queue, .. } => out.extend_from_slice(&queue.0.to_le_bytes()),
         Record::Fact { key, value: Some(value) } => {
@@ -252,6 +268,13 @@ pub(crate) fn write_payload(record: &Record<'_>, out: &mut Vec<u8>) {
             out.extend_from_slice(value);
         }
         Record::Fact { key, value: None } => out.extend_from_slice(key),
+    }
+}
+
+fn write_ranges(ranges: &[SeqRange], out: &mut Vec<u8>) {
+    for range in ranges {
+        out.extend_from_slice(&range.first.to_le_bytes());
+        out.extend_from_slice(&range.count.to_le_bytes());
     }
 }
 
@@ -283,9 +306,13 @@ pub fn decode(kind: Kind, payload: &[u8]) -> Result<Stored<'_>, Malformed> {
     match kind {
         Kind::Enqueued => decode_enqueued(payload).map(Stored::Enqueued),
         Kind::Referred => decode_referred(payload).ok_or(Malformed("reference cut short")),
-        Kind::Settled => Ok(Stored::Settled { queue: queue()?, ranges: decode_ranges(payload)? }),
-        Kind::Redelivered => Ok(Stored::Redelivered { queue: queue()?, ranges: decode_ranges(payload)? }),
-        Kind::Released => Ok(Stored::Released { queue: queue()?, ranges: decode_ranges(payload)? }),
+        Kind::Settled => Ok(Stored::Settled { queue: queue()?, ranges: decode_ranges(payload, 8)? }),
+        Kind::Redelivered => Ok(Stored::Redelivered { queue: queue()?, ranges: decode_ranges(payload, 8)? }),
+        Kind::Released => Ok(Stored::Released { queue: queue()?, ranges: decode_ranges(payload, 8)? }),
+        Kind::Returned => {
+            let times = u32_at(payload, 8).ok_or(Malformed("count cut short"))?;
+            Ok(Stored::Returned { queue: queue()?, ranges: decode_ranges(payload, 12)?, times })
+        }
         Kind::Dropped => Ok(Stored::Dropped { queue: queue()? }),
         Kind::Fact => {
             let len = u32_at(payload, 0).ok_or(Malformed("fact cut short"))? as usize;
@@ -299,8 +326,8 @@ pub fn decode(kind: Kind, payload: &[u8]) -> Result<Stored<'_>, Malformed> {
     }
 }
 
-fn decode_ranges(payload: &[u8]) -> Result<Ranges<'_>, Malformed> {
-    match payload.get(8..) {
+fn decode_ranges(payload: &[u8], at: usize) -> Result<Ranges<'_>, Malformed> {
+    match payload.get(at..) {
         Some(ranges) if ranges.len() % 16 == 0 => Ok(Ranges(ranges)),
         _ => Err(Malformed("ranges cut short")),
     }
@@ -411,7 +438,11 @@ mod tests {
             let payload = written(&record);
             let Ok(Stored::Settled { queue: found, ranges: back }) = decode(kind(&record), &payload) else { panic!() };
             prop_assert_eq!(found.0, queue);
-            prop_assert_eq!(back.collect::<Vec<_>>(), ranges);
+            prop_assert_eq!(back.collect::<Vec<_>>(), &ranges[..]);
+            let record = Record::Returned { queue: QueueId(queue), ranges: &ranges, times: queue as u32 };
+            let payload = written(&record);
+            let Ok(Stored::Returned { ranges: back, times, .. }) = decode(kind(&record), &payload) else { panic!() };
+            prop_assert_eq!((back.collect::<Vec<_>>(), times), (ranges, queue as u32));
             let record = Record::Fact { key: &key, value: value.as_deref() };
             let payload = written(&record);
             let Ok(Stored::Fact { key: k, value: v }) = decode(kind(&record), &payload) else { panic!() };
@@ -426,7 +457,8 @@ mod tests {
                 Ok(
                     Stored::Settled { ranges, .. }
                     | Stored::Redelivered { ranges, .. }
-                    | Stored::Released { ranges, .. },
+                    | Stored::Released { ranges, .. }
+                    | Stored::Returned { ranges, .. },
                 ) => {
                     prop_assert!(ranges.count() <= payload.len() / 16);
                 }

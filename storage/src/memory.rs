@@ -49,7 +49,7 @@ impl Journal for MemoryJournal {
         match record {
             Record::Enqueued { content, .. } => kept.keep(position, content)?,
             Record::Settled { freed, .. } | Record::Dropped { freed, .. } => kept.free(freed),
-            Record::Redelivered { .. } | Record::Released { .. } | Record::Fact { .. } => {}
+            Record::Redelivered { .. } | Record::Released { .. } | Record::Returned { .. } | Record::Fact { .. } => {}
         }
         kept.last = index;
         Ok(Appended { index, position })

@@ -179,6 +179,36 @@ fn a_restart_knows_what_is_live() {
 }
 
 #[test]
+fn a_restart_knows_how_often_messages_came_back() {
+    on_each_store(|options| {
+        let (store, _) = open(options);
+        let returned = |first, count, times| {
+            let ranges = [SeqRange { first, count }];
+            store.append(&Record::Returned { queue: QueueId(1), ranges: &ranges, times }).unwrap();
+        };
+        for seq in 0..1000 {
+            enqueue(&*store, 1, seq, &body(1, seq, 100)).unwrap();
+            if seq == 100 {
+                returned(10, 5, 1);
+                returned(12, 2, 2);
+                returned(13, 1, 1);
+            }
+        }
+        returned(998, 2, 7);
+        returned(5000, u64::MAX, 9);
+        store.close().unwrap();
+        for _ in 0..2 {
+            let (_store, recovered) = open(options);
+            let entries = &recovered.queues[&QueueId(1)].entries;
+            let counted: Vec<_> = entries.iter().filter(|entry| entry.returns > 0).collect();
+            assert!(counted.iter().all(|entry| entry.redelivered));
+            let counted: Vec<_> = counted.iter().map(|entry| (entry.seq, entry.returns)).collect();
+            assert_eq!(counted, [(10, 1), (11, 1), (12, 2), (13, 2), (14, 1), (998, 7), (999, 7)]);
+        }
+    });
+}
+
+#[test]
 fn nothing_is_accepted_after_a_close() {
     on_each_store(|options| {
         let (store, _) = open(options);

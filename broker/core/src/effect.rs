@@ -96,6 +96,8 @@ pub struct Settling {
     pub seqs: Vec<u64>,
     /// Where they are stored.
     pub positions: Vec<Position>,
+    /// Those that came back to a queue that limits that: how often, and which.
+    pub returned: Vec<(u32, u64)>,
 }
 
 /// What a shard works with: the time, the journal, and where its wishes go.

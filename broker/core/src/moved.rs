@@ -83,15 +83,27 @@ impl Queue {
         }
         let message = contents.entry(moved.content_at).or_insert_with(|| moved.message.clone());
         let to = self.append_anew(moved.queue, seq, moved.expires_at, message, cx)?;
+        let mut returns = 0;
         if let Some(level) = level.and_then(|level| self.levels.get_mut(level)) {
-            let took = level.relocate(seq, moved.from, to);
-            return if took { Ok(()) } else { Err(StoreError::Missing(moved.from)) };
+            if !level.relocate(seq, moved.from, to) {
+                return Err(StoreError::Missing(moved.from));
+            }
+            returns = level.returns(seq);
+        } else if let Some(held) = held.and_then(|key| self.unsettled.get_mut(key)).filter(|_| is_held) {
+            held.entry.position = Some(to);
+            returns = held.entry.returns;
+        } else {
+            self.departing.relocate(seq, to);
         }
-        match held.and_then(|key| self.unsettled.get_mut(key)).filter(|_| is_held) {
-            Some(held) => held.entry.position = Some(to),
-            None => self.departing.relocate(seq, to),
-        }
+        self.count_again(seq, returns, cx);
         Ok(())
+    }
+
+    /// What said how often a message came back stands before its new record, and goes with its segment.
+    fn count_again(&self, seq: u64, returns: u32, cx: &mut Context<'_>) {
+        if returns > 0 && self.identity.options.delivery_limit.is_some() {
+            cx.effects.settling.returned.push((returns, seq));
+        }
     }
 
     /// The journal cannot read the record at `at`. A body that is still in memory is stored anew; else the message
@@ -108,6 +120,7 @@ impl Queue {
             if let Some((message, expires_at)) = body {
                 let to = self.append_anew(queue, seq, expires_at, &message, cx)?;
                 self.levels[place].relocate(seq, at, to);
+                self.count_again(seq, self.levels[place].returns(seq), cx);
                 return Ok(false);
             }
             let level = &mut self.levels[place];
@@ -123,6 +136,8 @@ impl Queue {
             let held = &mut self.unsettled[key];
             if let Some(to) = to {
                 held.entry.position = Some(to);
+                let returns = held.entry.returns;
+                self.count_again(seq, returns, cx);
                 return Ok(false);
             }
             // Its consumer has it. Should it come back, nothing is left to deliver.

@@ -490,6 +490,9 @@ impl Queue {
                 if limit.is_some_and(|limit| entry.returns > limit) {
                     self.depart(entry, Reason::DeliveryLimit, cx);
                 } else {
+                    if limit.is_some() && self.identity.durable && entry.position.is_some() {
+                        cx.effects.settling.returned.push((entry.returns, entry.seq));
+                    }
                     self.return_entry(entry, cx);
                 }
             }

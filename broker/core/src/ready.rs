@@ -44,6 +44,8 @@ struct Chunk {
     packed: Vec<u64>,
     /// Expiry times, empty when none of them expires.
     expires: Vec<u64>,
+    /// Times they came back, empty when none of them did.
+    returns: Vec<u32>,
     redelivered: bool,
 }
 
@@ -54,6 +56,7 @@ impl Chunk {
             first_segment: position.segment(),
             packed: Vec::new(),
             expires: Vec::new(),
+            returns: Vec::new(),
             redelivered: entry.redelivered,
         }
     }
@@ -74,7 +77,7 @@ impl Chunk {
             position: Position::new(segment, offset),
             message: None,
             expires_at: self.expires.get(at).copied().unwrap_or(0),
-            returns: 0,
+            returns: self.returns.get(at).copied().unwrap_or(0),
             redelivered: self.redelivered,
         })
     }
@@ -91,6 +94,10 @@ impl Chunk {
             self.expires.resize(self.packed.len(), 0);
             self.expires.push(entry.expires_at);
         }
+        if entry.returns != 0 || !self.returns.is_empty() {
+            self.returns.resize(self.packed.len(), 0);
+            self.returns.push(entry.returns);
+        }
         self.packed.push(packed);
         true
     }
@@ -101,6 +108,9 @@ impl Chunk {
         self.packed.remove(at);
         if at < self.expires.len() {
             self.expires.remove(at);
+        }
+        if at < self.returns.len() {
+            self.returns.remove(at);
         }
         entry
     }
@@ -322,6 +332,16 @@ impl Ready {
             None => return false,
         }
         true
+    }
+
+    /// How often a message came back.
+    pub fn returns(&self, seq: u64) -> u32 {
+        if let Ok(at) = self.head.binary_search_by_key(&seq, |entry| entry.seq) {
+            return self.head.get(at).map_or(0, |entry| entry.returns);
+        }
+        let at = self.chunks.partition_point(|chunk| chunk.first_seq <= seq).checked_sub(1);
+        let found = at.and_then(|at| self.chunks.get(at)).and_then(|chunk| chunk.unpack(chunk.find(seq)?));
+        found.map_or(0, |entry| entry.returns)
     }
 
     /// The place of a message, if it is here.

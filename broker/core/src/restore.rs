@@ -177,7 +177,7 @@ impl Broker {
                     position: Some(found.position),
                     message: None,
                     expires_at: found.expires_at,
-                    returns: 0,
+                    returns: found.returns,
                     redelivered: found.redelivered,
                 });
                 if found.released {

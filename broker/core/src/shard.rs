@@ -171,6 +171,7 @@ impl Shard {
     fn finish(&mut self, target: Option<QueueTarget>, cx: &mut Context<'_>) {
         let Some(target) = target else { return };
         write_settled(target.id, cx);
+        write_returned(target.id, cx);
         if self.queues.get(target.slot as usize).is_some_and(|queue| queue.timed) {
             self.schedule(target.slot);
         }
@@ -206,4 +207,20 @@ pub fn write_settled(queue: QueueId, cx: &mut Context<'_>) {
     }
     settling.seqs.clear();
     settling.positions.clear();
+}
+
+/// Writes down how often messages of a queue came back, a record for each number.
+fn write_returned(queue: QueueId, cx: &mut Context<'_>) {
+    let returned = &mut cx.effects.settling.returned;
+    if returned.is_empty() {
+        return;
+    }
+    returned.sort_unstable();
+    for same in returned.chunk_by(|one, other| one.0 == other.0) {
+        let Some(&(times, _)) = same.first() else { continue };
+        let mut seqs: Vec<u64> = same.iter().map(|&(_, seq)| seq).collect();
+        // Without it, a restart counts fewer: the limit comes later, and nothing is lost.
+        drop(cx.journal.append(&Record::Returned { queue, ranges: &ranges(&mut seqs), times }));
+    }
+    returned.clear();
 }

@@ -107,6 +107,16 @@ pub enum Record<'a> {
         /// Which ones.
         ranges: &'a [SeqRange],
     },
+    /// Messages of a queue that limits how often they may come back have come back so many times. The highest number
+    /// counts. It stands behind the message's `Enqueued`, also behind one that replaces it.
+    Returned {
+        /// The queue.
+        queue: QueueId,
+        /// Which ones.
+        ranges: &'a [SeqRange],
+        /// How often altogether.
+        times: u32,
+    },
     /// A queue is gone with everything in it. Its definition is a fact of its own.
     Dropped {
         /// The queue.
@@ -150,6 +160,8 @@ pub struct RecoveredEntry {
     pub position: Position,
     /// Milliseconds since the epoch at which it expires, 0 for never.
     pub expires_at: u64,
+    /// Times it came back, as far as that is written.
+    pub returns: u32,
     /// It had been delivered before.
     pub redelivered: bool,
     /// Its client had taken it over, see [`Record::Released`].

@@ -228,9 +228,10 @@ impl State {
                 }
                 (if pressing { Need::Pressing } else { Need::Ordinary }, 0)
             }
-            Record::Settled { ranges, .. } | Record::Redelivered { ranges, .. } | Record::Released { ranges, .. } => {
-                (Need::Pressing, ranges.len())
-            }
+            Record::Settled { ranges, .. }
+            | Record::Redelivered { ranges, .. }
+            | Record::Released { ranges, .. }
+            | Record::Returned { ranges, .. } => (Need::Pressing, ranges.len()),
             Record::Dropped { .. } | Record::Fact { .. } => (Need::Pressing, 0),
         };
         self.make_room(size, Builder::bound(ranges), need)?;
@@ -319,6 +320,7 @@ impl State {
             Record::Settled { queue, ranges, .. } => self.builder.settled(*queue, ranges.iter().copied()),
             Record::Redelivered { queue, ranges } => self.builder.redelivered(*queue, ranges.iter().copied()),
             Record::Released { queue, ranges } => self.builder.released(*queue, ranges.iter().copied()),
+            Record::Returned { queue, ranges, times } => self.builder.returned(*queue, ranges.iter().copied(), *times),
             Record::Dropped { queue, .. } => self.builder.dropped(*queue),
             Record::Fact { key, value } => {
                 self.builder.fact(offset);

@@ -21,6 +21,7 @@ const KIND: u8 = 7;
 const CLASS_SHIFT: u32 = 3;
 /// In the place of the class: what was said of messages that had been delivered before.
 const RELEASED: u8 = REDELIVERED | 1 << CLASS_SHIFT;
+const RETURNED: u8 = REDELIVERED | 2 << CLASS_SHIFT;
 /// The message follows the one before it in the same queue.
 const NEXT: u8 = 0x40;
 const EXPIRES: u8 = 0x80;
@@ -40,6 +41,11 @@ pub(crate) enum Entry<'a> {
     Released {
         queue: QueueId,
         ranges: &'a [SeqRange],
+    },
+    Returned {
+        queue: QueueId,
+        ranges: &'a [SeqRange],
+        times: u32,
     },
     Dropped {
         queue: QueueId,
@@ -198,6 +204,11 @@ impl Builder {
         self.ranges(RELEASED, queue, ranges);
     }
 
+    pub(crate) fn returned(&mut self, queue: QueueId, ranges: impl ExactSizeIterator<Item = SeqRange>, times: u32) {
+        self.ranges(RETURNED, queue, ranges);
+        self.number(u64::from(times));
+    }
+
     fn ranges(&mut self, kind: u8, queue: QueueId, ranges: impl ExactSizeIterator<Item = SeqRange>) {
         self.bytes.push(kind);
         // Acknowledgements run behind the messages, so their numbers are told relative to one another only
@@ -335,6 +346,10 @@ pub(crate) fn visit(bytes: &[u8], segment: u32, first: Index, each: &mut dyn FnM
             INLINE | REFERRED => Entry::Enqueued(reader.enqueued(tag, segment)?),
             SETTLED => Entry::Settled { queue: reader.ranges(&mut ranges)?, ranges: &ranges },
             REDELIVERED if tag == RELEASED => Entry::Released { queue: reader.ranges(&mut ranges)?, ranges: &ranges },
+            REDELIVERED if tag == RETURNED => {
+                let queue = reader.ranges(&mut ranges)?;
+                Entry::Returned { queue, ranges: &ranges, times: u32::try_from(reader.number()?).ok()? }
+            }
             REDELIVERED => Entry::Redelivered { queue: reader.ranges(&mut ranges)?, ranges: &ranges },
             DROPPED => Entry::Dropped { queue: QueueId(reader.queue()?) },
             FACT => Entry::Fact { offset: reader.offset()? },
@@ -459,6 +474,7 @@ mod tests {
     enum Step {
         Enqueued { queue: u64, seq: u64, class: u8, expires_at: u64, back: Option<u32> },
         Settled(u64, Vec<(u64, u64)>),
+        Returned(u64, Vec<(u64, u64)>, u32),
         Dropped(u64),
         Fact,
         Discarded(u32),
@@ -477,6 +493,8 @@ mod tests {
             }),
             (near(), proptest::collection::vec((near(), near()), 0..5))
                 .prop_map(|(queue, ranges)| Step::Settled(queue, ranges)),
+            (near(), proptest::collection::vec((near(), near()), 0..5), any::<u32>())
+                .prop_map(|(queue, ranges, times)| Step::Returned(queue, ranges, times)),
             near().prop_map(Step::Dropped),
             Just(Step::Fact),
             any::<u32>().prop_map(Step::Discarded),
@@ -512,6 +530,13 @@ mod tests {
                         ranges = all.len();
                         builder.settled(QueueId(*queue), all.iter().copied());
                         told.push(format!("{:?}", Entry::Settled { queue: QueueId(*queue), ranges: &all }));
+                    }
+                    Step::Returned(queue, pairs, times) => {
+                        let all: Vec<_> = pairs.iter().map(|(first, count)| SeqRange { first: *first, count: *count }).collect();
+                        ranges = all.len();
+                        let (queue, times) = (QueueId(*queue), *times);
+                        builder.returned(queue, all.iter().copied(), times);
+                        told.push(format!("{:?}", Entry::Returned { queue, ranges: &all, times }));
                     }
                     Step::Dropped(queue) => {
                         builder.dropped(QueueId(*queue));

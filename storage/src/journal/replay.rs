@@ -48,6 +48,7 @@ struct Queue {
     settled: Vec<SeqRange>,
     redelivered: Vec<SeqRange>,
     released: Vec<SeqRange>,
+    returned: Vec<(SeqRange, u32)>,
 }
 
 struct Reference {
@@ -177,7 +178,8 @@ impl Collector {
             Entry::Enqueued(it) => {
                 let Some(position) = footer::position(number, &it) else { return };
                 let (seq, expires_at) = (it.seq, it.expires_at);
-                let entry = RecoveredEntry { seq, position, expires_at, redelivered: false, released: false };
+                let entry =
+                    RecoveredEntry { seq, position, expires_at, returns: 0, redelivered: false, released: false };
                 self.queue(it.queue).enqueued(entry);
                 if let Some(content) = it.content {
                     self.references.push(Reference { from: position, queue: it.queue, seq: it.seq, content });
@@ -186,6 +188,9 @@ impl Collector {
             Entry::Settled { queue, ranges } => extend(&mut self.queue(queue).settled, ranges),
             Entry::Redelivered { queue, ranges } => extend(&mut self.queue(queue).redelivered, ranges),
             Entry::Released { queue, ranges } => extend(&mut self.queue(queue).released, ranges),
+            Entry::Returned { queue, ranges, times } => {
+                self.queue(queue).returned.extend(ranges.iter().map(|range| (*range, times)));
+            }
             Entry::Dropped { queue } => {
                 self.dropped.insert(queue);
             }
@@ -248,6 +253,14 @@ impl Queue {
         for entry in &mut self.entries {
             entry.redelivered = redelivered.holds(entry.seq);
             entry.released = released.holds(entry.seq);
+        }
+        for (range, times) in self.returned {
+            let from = self.entries.partition_point(|entry| entry.seq < range.first);
+            let theirs = self.entries.iter_mut().skip(from);
+            for entry in theirs.take_while(|entry| entry.seq - range.first < range.count) {
+                entry.returns = entry.returns.max(times);
+                entry.redelivered = true;
+            }
         }
         if self.entries.len() < self.entries.capacity() / 2 {
             self.entries.shrink_to_fit();

@@ -242,6 +242,7 @@ fn note(found: &mut Scanned, number: u32, frame: &Frame<'_>) -> Option<(Index, I
         | Kind::Settled
         | Kind::Redelivered
         | Kind::Released
+        | Kind::Returned
         | Kind::Dropped
         | Kind::Fact
         | Kind::Forgotten => {
@@ -280,6 +281,7 @@ fn note_record(found: &mut Scanned, number: u32, offset: u32, frame: &Frame<'_>)
         Stored::Settled { queue, ranges } => found.builder.settled(queue, ranges),
         Stored::Redelivered { queue, ranges } => found.builder.redelivered(queue, ranges),
         Stored::Released { queue, ranges } => found.builder.released(queue, ranges),
+        Stored::Returned { queue, ranges, times } => found.builder.returned(queue, ranges, times),
         Stored::Dropped { queue } => found.builder.dropped(queue),
         Stored::Fact { .. } => found.builder.fact(offset),
     }

@@ -34,6 +34,7 @@ struct Book {
     redelivered: HashSet<(QueueId, u64)>,
     /// Marks by the segment that has them.
     released: Vec<(u32, QueueId, u64)>,
+    returned: HashMap<(QueueId, u64), u32>,
     next_seq: HashMap<QueueId, u64>,
     /// Takes no messages any more.
     full: bool,
@@ -43,6 +44,8 @@ struct Book {
     no_references: bool,
     damaged: HashSet<Position>,
     waiters: Vec<(Index, Arc<dyn Waiter>)>,
+    /// Records of returns.
+    returns: usize,
 }
 
 /// See the module.
@@ -92,6 +95,11 @@ impl Ledger {
         self.0.lock().kept.len()
     }
 
+    /// How many records told of returns.
+    pub fn returns(&self) -> usize {
+        self.0.lock().returns
+    }
+
     /// How many records have a content of their own.
     pub fn contents(&self) -> usize {
         self.0.lock().kept.iter().filter(|(at, kept)| **at == kept.content).count()
@@ -120,6 +128,8 @@ impl Ledger {
             let mut book = self.0.lock();
             book.segment += 1;
             book.leaving = book.segment + 1;
+            // It stands in the segments that go.
+            book.returned.clear();
             book.kept.iter().map(|(at, kept)| (*at, kept.clone())).collect()
         };
         let (damaged, sound): (Vec<_>, Vec<_>) = {
@@ -162,8 +172,9 @@ impl Ledger {
             let queue = recovered.queues.entry(kept.queue).or_default();
             let redelivered = !clean || book.redelivered.contains(&(kept.queue, kept.seq));
             let (seq, expires_at) = (kept.seq, kept.expires_at);
+            let returns = book.returned.get(&(kept.queue, seq)).copied().unwrap_or(0);
             let released = book.released.iter().any(|(_, queue, mark)| (*queue, *mark) == (kept.queue, seq));
-            queue.entries.push(RecoveredEntry { seq, position, expires_at, redelivered, released });
+            queue.entries.push(RecoveredEntry { seq, position, expires_at, returns, redelivered, released });
         }
         for (&id, &next_seq) in &book.next_seq {
             let queue = recovered.queues.entry(id).or_default();
@@ -237,6 +248,11 @@ impl Journal for Ledger {
                 book.released.extend(all.map(|seq| (segment, *queue, seq)));
             }
             Record::Fact { .. } if book.no_facts => return Err(StoreError::Full),
+            Record::Returned { queue, ranges, times } => {
+                let all = ranges.iter().flat_map(|one| one.first..one.first + one.count);
+                book.returned.extend(all.map(|seq| ((*queue, seq), *times)));
+                book.returns += 1;
+            }
             Record::Fact { key, value: Some(value) } => drop(book.facts.insert(key.to_vec(), value.to_vec())),
             Record::Fact { key, value: None } => drop(book.facts.remove(*key)),
         }

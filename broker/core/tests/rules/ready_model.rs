@@ -58,8 +58,8 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 /// What can be told of an entry from outside.
-fn shown(entry: &Entry) -> (u64, Option<Position>, u64, bool) {
-    (entry.seq, entry.position, entry.expires_at, entry.redelivered)
+fn shown(entry: &Entry) -> (u64, Option<Position>, u64, u32, bool) {
+    (entry.seq, entry.position, entry.expires_at, entry.returns, entry.redelivered)
 }
 
 proptest! {
@@ -83,7 +83,7 @@ proptest! {
                             position: Some(position),
                             message: None,
                             expires_at: expires * seq,
-                            returns: 0,
+                            returns: expires as u32 * (seq % 3) as u32,
                             redelivered,
                         };
                         if paged || ready.has_tail() {
@@ -148,10 +148,9 @@ proptest! {
                 Step::Remove(_) if model.is_empty() => {}
                 Step::Remove(which) => {
                     let seq = which.get(&model).seq;
-                    if let Some(entry) = ready.remove(seq) {
-                        let at = model.partition_point(|known| known.seq < seq);
-                        prop_assert_eq!(shown(&entry), shown(&model.remove(at)));
-                    }
+                    let at = model.partition_point(|known| known.seq < seq);
+                    let removed = ready.remove(seq);
+                    prop_assert_eq!(removed.as_ref().map(shown), Some(shown(&model.remove(at))));
                 }
                 Step::Drain => {
                     let all: Vec<_> = ready.drain().iter().map(shown).collect();

@@ -121,3 +121,50 @@ fn restored_messages_can_be_moved_and_consumed() {
     assert_eq!(client.take(), posts.into_iter().map(|post| post.body).collect::<Vec<_>>());
     assert_eq!(kit.journal.records(), 0);
 }
+
+/// Takes a message and gives it back; what the consumer was told of earlier returns.
+fn give_back(kit: &Kit, queue: &str) -> Option<Option<u32>> {
+    let got = kit.get(queue, false)?;
+    kit.settle(got.settle, Outcome::Released);
+    kit.load();
+    Some(got.returns)
+}
+
+#[test]
+fn a_delivery_limit_goes_on_counting() {
+    let mut kit = furnished();
+    kit.queue("limited", &[("x-queue-type", text("quorum")), ("x-delivery-limit", int(4))]);
+    kit.store("limited", &["poison"]);
+    for (times, moved) in [(0, false), (1, true), (2, false), (3, true), (4, false)] {
+        assert_eq!(give_back(&kit, "limited"), Some(Some(times)));
+        if moved {
+            assert_eq!(kit.move_all(), [""; 0]);
+        }
+        kit = kit.restart(times % 2 == 0).0;
+        if moved {
+            assert_eq!(kit.move_all(), [""; 0], "before anything of it is in memory");
+            kit = kit.restart(true).0;
+        }
+    }
+    assert_eq!((give_back(&kit, "limited"), kit.journal.records()), (None, 0));
+}
+
+#[test]
+fn only_a_limit_makes_returns_worth_a_record() {
+    let (kit, client) = (furnished(), Client::new());
+    let posts: Vec<_> = (0..1300).map(|n| kept(&n.to_string())).collect();
+    for queue in ["q", "quorum"] {
+        kit.publish_to("", queue, &posts);
+    }
+    let plain = kit.consume("q", &client, Claim { credit: Some(1), ..Claim::default() });
+    kit.cancel(plain);
+    kit.settle_all(client.take_all().into_iter().map(|delivery| delivery.settle), Outcome::Released);
+    assert_eq!(kit.journal.returns(), 0);
+    let counted = kit.consume("quorum", &client, Claim { credit: Some(700), ..Claim::default() });
+    kit.cancel(counted);
+    kit.settle_all(client.take_all().into_iter().map(|delivery| delivery.settle), Outcome::Released);
+    assert_eq!(kit.journal.returns(), 1, "one for all that came back together");
+    let (kit, _) = kit.restart(true);
+    let returns: Vec<_> = std::iter::from_fn(|| kit.get("quorum", true)).map(|got| got.returns.unwrap()).collect();
+    assert_eq!(returns, [vec![1; 700], vec![0; 600]].concat());
+}
