@@ -66,10 +66,17 @@ fn torn_everywhere(before: u64, last: u64, len: usize) {
         append_unit(&store, number, len);
     }
     assert!(sync(&*store));
+    // While the journal's thread is busy with something else, what comes gathers for one group.
+    files.hold_syncs();
+    let done = files.operations().len();
+    enqueue(&*store, 1 + MEMBERS, 0, b"in the way").unwrap();
+    store.nudge();
+    until("a write", || files.operations().len() > done);
     let (path, from) = active(&files);
     for number in before..before + last {
         append_unit(&store, number, len);
     }
+    files.release_syncs();
     assert!(sync(&*store));
     let killed = files.after_kill();
     let (path_after, until) = active(&killed);
