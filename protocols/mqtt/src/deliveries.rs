@@ -269,8 +269,9 @@ impl Deliveries {
             self.held.insert(packet_id, Held { delivery: settle, qos, released: false, shared });
             packet.packet_id = packet_id;
         }
-        // What comes behind one that waits keeps its place [MQTT-4.6.0-1].
-        let behind = (self.late_publishes > 0).then_some(0);
+        // What comes behind one that waits keeps its place [MQTT-4.6.0-1]. The window bounds how much that is; QoS 0 has
+        // no window, and no order among other QoS either.
+        let behind = (self.late_publishes > 0 && qos != Qos::AtMostOnce).then_some(0);
         match undurable.filter(|_| qos == Qos::ExactlyOnce).or(behind) {
             Some(index) => {
                 // Without an alias, which another packet might use before this one has set it.
