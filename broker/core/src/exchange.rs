@@ -74,7 +74,7 @@ pub enum Destination {
 pub enum Targets {
     /// In order. Nearly every key or pattern leads to few, and a tree's node has places for many.
     Few(SmallVec<[(Destination, u32); 1]>),
-    /// More than [`FEW`]: a change copies a path and not the whole.
+    /// More than that: a change copies a path and not the whole.
     Many(imbl::OrdMap<Destination, u32>),
 }
 
