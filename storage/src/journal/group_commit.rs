@@ -112,7 +112,8 @@ fn write(file: &dyn File, chunk: &Chunk) -> io::Result<()> {
     let start = u64::from(chunk.start);
     let end = start + chunk.bytes.len() as u64;
     let last = end / BLOCK as u64 * BLOCK as u64;
-    if last >= start && last < end && last + BLOCK as u64 <= chunk.length {
+    // The first block holds the header, without which a recovery would take the segment for a lost one.
+    if last > 0 && last >= start && last < end && last + BLOCK as u64 <= chunk.length {
         file.write_at(&BLANK, last)?;
     }
     file.write_at(&chunk.bytes, start)
